@@ -1,0 +1,217 @@
+//! What the gateway calls. Cheap to clone; every call may be made from any task.
+//!
+//! A write is a [`Draft`]: it is admitted (bytes of memory are found for it), gets its seq, and is done when it is
+//! committed and, for all but body chunks, applied: a reader who comes after sees it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use lockstep_storage::id::{Epoch, Origin, Seq};
+use lockstep_storage::image::{Image, View};
+use lockstep_storage::record::Draft;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::event::{Command, Event, Report};
+use crate::plan::AckLevel;
+use crate::status::Status;
+
+/// Who had a write when its client was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// Only this node: under `sync` out of sync, under `async`, or without a mirror.
+    Local,
+    /// The mirror too, at this level.
+    Mirrored(AckLevel),
+}
+
+/// A write that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Epoch of its record.
+    pub epoch: Epoch,
+    /// Seq of its record.
+    pub seq: Seq,
+    /// Who has it.
+    pub ack: Answered,
+    /// Modification time that it got, milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// Why a write is not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not admitted: no effect, may be tried again after some seconds.
+    #[error("{reason}")]
+    Unavailable {
+        /// One sentence: which state, and why.
+        reason: String,
+        /// When to try again, in seconds.
+        retry_after_s: u32,
+    },
+    /// Not admitted: this node must not write this origin (replica, fenced). No effect.
+    #[error("{reason}")]
+    NotWritable {
+        /// One sentence: which state, and why.
+        reason: String,
+    },
+    /// Not admitted: the device is too full. Deletes are still taken.
+    #[error("no space: {reason}")]
+    NoSpace {
+        /// One sentence with figures.
+        reason: String,
+    },
+    /// Admitted, and then something came between: it may yet become visible.
+    #[error("outcome unknown: {reason}")]
+    Unknown {
+        /// Epoch of its record.
+        epoch: Epoch,
+        /// Seq of its record.
+        seq: Seq,
+        /// One sentence.
+        reason: String,
+    },
+    /// This node does not have this origin, or the node is stopping.
+    #[error("{0}")]
+    Gone(String),
+}
+
+/// What a node is for an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes the clients' writes.
+    Source,
+    /// It holds the mirror: reads only.
+    Destination,
+    /// It was the source until its peer was promoted: reads only, until it has become the destination.
+    Fenced,
+}
+
+/// An origin at this node, as the gateway needs it for every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginState {
+    /// The origin.
+    pub origin: Origin,
+    /// What this node is for it.
+    pub role: Role,
+    /// The last consistency point that the image has reached: what a reader of a replica is told.
+    pub consistency_point: (Epoch, Seq),
+}
+
+/// A write that has its place and is on its way.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Epoch of its record.
+    pub epoch: Epoch,
+    /// Seq of its record.
+    pub seq: Seq,
+    done: oneshot::Receiver<Result<Receipt, Refusal>>,
+}
+
+impl Submitted {
+    /// Waits until it is done: committed, and for all but body chunks applied.
+    ///
+    /// # Errors
+    /// When its outcome is unknown: it may yet become visible.
+    pub async fn done(self) -> Result<Receipt, Refusal> {
+        let unknown = Refusal::Unknown { epoch: self.epoch, seq: self.seq, reason: "the node is stopping".into() };
+        self.done.await.unwrap_or(Err(unknown))
+    }
+}
+
+/// How the runtime gets a submission: the draft, the memory that it holds, and where its answers go.
+pub(crate) struct Submission {
+    pub(crate) origin: Origin,
+    pub(crate) draft: Draft,
+    pub(crate) require: Option<AckLevel>,
+    pub(crate) placed: oneshot::Sender<Result<(Epoch, Seq), Refusal>>,
+    pub(crate) done: oneshot::Sender<Result<Receipt, Refusal>>,
+    /// Memory; given back when the submission is done.
+    pub(crate) budget: OwnedSemaphorePermit,
+}
+
+/// What reaches the core's thread.
+pub(crate) enum Input {
+    Submit(Submission),
+    Command(Command, oneshot::Sender<Result<Report, String>>),
+    Event(Event),
+}
+
+pub(crate) struct Shared {
+    pub(crate) node: Origin,
+    pub(crate) inbox: std::sync::mpsc::Sender<Input>,
+    /// Bytes of drafts that may be in memory, in units of [`BUDGET_UNIT`].
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) images: Vec<(Origin, Image)>,
+    pub(crate) origins: RwLock<Arc<Vec<OriginState>>>,
+    pub(crate) status: RwLock<Arc<Status>>,
+}
+
+/// Bytes in one permit of the budget.
+pub(crate) const BUDGET_UNIT: usize = 1024;
+
+/// The gateway's way to the mirrored log.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Client {
+    /// This node's name, which is its own origin too.
+    #[must_use]
+    pub fn node(&self) -> &Origin {
+        &self.shared.node
+    }
+
+    /// Every origin at this node, its own first.
+    #[must_use]
+    pub fn origins(&self) -> Arc<Vec<OriginState>> {
+        Arc::clone(&self.shared.origins.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What an operator is shown.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.shared.status.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A consistent look at an origin's image, now.
+    ///
+    /// # Errors
+    /// When this node does not have the origin.
+    pub fn view(&self, origin: &Origin) -> Result<View, Refusal> {
+        let image = self.shared.images.iter().find(|(name, _)| name == origin);
+        image.map(|(_, image)| image.view()).ok_or_else(|| Refusal::Gone(format!("this node has no origin {origin}")))
+    }
+
+    /// The image itself, for figures.
+    #[must_use]
+    pub fn image(&self, origin: &Origin) -> Option<&Image> {
+        self.shared.images.iter().find(|(name, _)| name == origin).map(|(_, image)| image)
+    }
+
+    /// Waits for memory, hands the draft to the core, and comes back when the record has its seq.
+    ///
+    /// # Errors
+    /// When it is refused: no effect.
+    pub async fn submit(&self, origin: &Origin, draft: Draft, require: Option<AckLevel>) -> Result<Submitted, Refusal> {
+        let gone = || Refusal::Gone("the node is stopping".into());
+        let units = u32::try_from(draft.record_len().div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.shared.budget).acquire_many_owned(units).await.map_err(|_| gone())?;
+        let (placed, place) = oneshot::channel();
+        let (done_tx, done) = oneshot::channel();
+        let submission = Submission { origin: origin.clone(), draft, require, placed, done: done_tx, budget };
+        self.shared.inbox.send(Input::Submit(submission)).map_err(|_| gone())?;
+        let (epoch, seq) = place.await.map_err(|_| gone())??;
+        Ok(Submitted { epoch, seq, done })
+    }
+
+    /// Gives the core a command and waits for its answer.
+    ///
+    /// # Errors
+    /// The core's one sentence why not.
+    pub async fn command(&self, command: Command) -> Result<Report, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "the node is stopping".to_owned();
+        self.shared.inbox.send(Input::Command(command, reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,17 @@
+//! The mirrored write log: what a node does with its clients' writes and with its peers'.
+//!
+//! # Layout
+//! - [`plan`]: what a node is told: streams, policies, ack levels, sizes.
+//! - [`node`]: the core. One deterministic state machine: [`event::Event`] in, [`event::Effect`] out; no sockets, threads,
+//!   clock or randomness. The simulator drives thousands of seeds of it.
+//! - [`message`]: what two nodes say to each other, and its bytes.
+//! - [`runtime`]: the threads that carry the core's effects out: core, log writer, apply and flush workers.
+//! - [`link`]: the messages over HTTP/2.
+//! - [`client`]: what the gateway calls: submit a write, read an image, give a command.
+//! - [`status`]: what an operator is shown.
+
+pub mod client;
+pub mod event;
+pub mod message;
+pub mod plan;
+pub mod status;

@@ -1,0 +1,127 @@
+//! What two nodes say to each other about one origin's stream. The opener is the source.
+//!
+//! The bytes of a message stand in [`wire`]; records in them are byte for byte those in NVRAM.
+
+pub mod wire;
+
+use lockstep_storage::id::{Origin, Position, Seq};
+use lockstep_storage::record::Record;
+use lockstep_storage::superblock::EpochEntry;
+
+use crate::plan::{AckLevel, Policy};
+
+/// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// First message of the opener: everything that the other end needs to find the common point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// The stream's origin.
+    pub origin: Origin,
+    /// The sender.
+    pub node: Origin,
+    /// The receiver, as the sender was told: a cross-connected node refuses (F39).
+    pub peer: Origin,
+    /// Counts the sender's NVRAM regions: another number is another history (F12).
+    pub incarnation: u64,
+    /// Counts the sender's connections; messages of an older one are dropped (F27).
+    pub connection: u64,
+    /// The origin's epochs as the sender knows them, oldest first.
+    pub epochs: Vec<EpochEntry>,
+    /// The last record that the sender has persisted.
+    pub last: Position,
+    /// Records up to here are gone from the sender's container.
+    pub trimmed: Seq,
+    /// Its policy, so that the destination can give a verdict at promote.
+    pub policy: Policy,
+    /// The ack level that it wants by default.
+    pub ack: AckLevel,
+    /// Its `link_timeout`, in milliseconds, for the verdict too.
+    pub link_timeout_ms: u64,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// The sender.
+    pub node: Origin,
+    /// Counts the sender's NVRAM regions.
+    pub incarnation: u64,
+    /// The Hello's connection number.
+    pub connection: u64,
+    /// The origin's epochs as the sender knows them, the Hello's new ones taken over where they follow from its own.
+    pub epochs: Vec<EpochEntry>,
+    /// The last record that the sender has persisted.
+    pub last: Position,
+    /// Bytes of records that may be sent on this connection before the first ack.
+    pub credit: u64,
+}
+
+/// Records and what the source knows about them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Highest seq committed at the source.
+    pub committed: Seq,
+    /// Highest seq persisted at the source: the destination applies nothing beyond.
+    pub persisted: Seq,
+    /// The records, in seq order; none in a heartbeat.
+    pub records: Vec<Record>,
+}
+
+/// What the destination has, cumulative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Highest seq in its memory.
+    pub received: Seq,
+    /// Highest seq persisted in its partition.
+    pub persisted: Seq,
+    /// Highest seq in its image.
+    pub applied: Seq,
+    /// Bytes of records that may be sent on this connection in all, those sent before counted.
+    pub credit: u64,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Source: who I am and what I have.
+    Hello(Hello),
+    /// Destination: who I am and what I have.
+    Welcome(Welcome),
+    /// Destination: no, in one sentence; the connection ends.
+    Refused {
+        /// One sentence for the operator.
+        reason: String,
+        /// The destination's epochs: a deposed source finds a higher one of another node here.
+        epochs: Vec<EpochEntry>,
+    },
+    /// Source: records, or a heartbeat. Destination, while the source adopts: records that the source lacks.
+    Append(Append),
+    /// Destination: what it has. Answers heartbeats too.
+    Ack(Ack),
+    /// Source: send me what you have after this seq; I lost it.
+    Adopt {
+        /// Last seq that the source has.
+        after: Seq,
+    },
+    /// Source: a consistency point through a committed seq.
+    SyncRequest {
+        /// Apply and flush through it.
+        through: Seq,
+        /// What the source has flushed: the destination may trim up to it.
+        flushed: Seq,
+    },
+    /// Destination: image applied and flushed through it.
+    SyncDone {
+        /// The consistency point.
+        through: Seq,
+    },
+    /// Source: store durably whether the stream is in sync.
+    SetInSync(bool),
+    /// Destination: stored.
+    InSyncStored(bool),
+}

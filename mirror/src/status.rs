@@ -1,0 +1,113 @@
+//! What an operator is shown: `lockstep status`, `/v1/status`, metrics.
+
+use lockstep_storage::id::{Epoch, Origin, Seq};
+
+use crate::client::Role;
+use crate::plan::Policy;
+
+/// State of an origin's stream at this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// There is no mirror.
+    Alone,
+    /// Restarted, or never connected: what the peer has is not known. A source refuses writes.
+    Unsettled,
+    /// The peer lacks records, durably marked; writes are answered alone (`sync`) or refused (`strict`).
+    OutOfSync,
+    /// Linked; the peer gets what it lacks.
+    CatchingUp,
+    /// Nearly there: writes wait for the peer again.
+    Closing,
+    /// The peer has every committed record.
+    InSync,
+    /// Stopped on purpose.
+    Paused,
+    /// The peer needs a baseline, which this version cannot give.
+    NeedsBaseline,
+    /// Refused by the peer or by this node, in words in the reason.
+    Refused,
+    /// The peer was promoted: this node must not write.
+    Fenced,
+}
+
+/// One origin.
+#[derive(Debug, Clone)]
+pub struct OriginStatus {
+    /// Which.
+    pub origin: Origin,
+    /// What this node is for it.
+    pub role: Role,
+    /// The epoch that it writes or accepts.
+    pub epoch: Epoch,
+    /// State of its stream.
+    pub state: StreamState,
+    /// Why it is in that state.
+    pub reason: String,
+    /// The node at the other end, where there is one.
+    pub peer: Option<Origin>,
+    /// Policy, at a source with a mirror.
+    pub policy: Option<Policy>,
+    /// Last record here.
+    pub last: Seq,
+    /// Persisted here.
+    pub persisted: Seq,
+    /// Committed, as far as this node knows.
+    pub committed: Seq,
+    /// Applied to the image here.
+    pub applied: Seq,
+    /// Durable in the engine here.
+    pub flushed: Seq,
+    /// Persisted at the peer, as far as this node knows.
+    pub peer_persisted: Seq,
+    /// Applied at the peer.
+    pub peer_applied: Seq,
+    /// Last consistency point, at both ends.
+    pub consistency_point: Seq,
+    /// When it was reached, milliseconds since 1970; 0 for never in this process.
+    pub consistency_point_ms: u64,
+    /// Bytes of records that the peer has not persisted.
+    pub behind_bytes: u64,
+    /// Age in milliseconds of the oldest record that the peer has not persisted; 0 for none.
+    pub behind_ms: u64,
+    /// Age in milliseconds of the oldest record not yet applied at the peer (source) or here (destination).
+    pub unapplied_ms: u64,
+    /// Time of the last message from the peer, milliseconds since 1970; 0 for never in this process.
+    pub last_contact_ms: u64,
+    /// Writes answered that only this node had, in this process.
+    pub degraded_acks: u64,
+    /// Writes answered that the peer had, in this process.
+    pub mirrored_acks: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Segments of the partition: free, active, sealed.
+    pub segments: (u32, u32, u32),
+    /// Bytes of a segment.
+    pub segment_len: u64,
+    /// Times that writers had to wait for a segment.
+    pub segment_waits: u64,
+    /// Is the engine's disk full?
+    pub full: bool,
+    /// Oldest seq that the container still has, less one.
+    pub trimmed: Seq,
+}
+
+/// The whole node.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Its name.
+    pub node: Origin,
+    /// Counts its NVRAM regions.
+    pub incarnation: u64,
+    /// `device` or `memory`.
+    pub persist_class: &'static str,
+    /// Its own origin first.
+    pub origins: Vec<OriginStatus>,
+    /// Batches persisted in this process.
+    pub batches: u64,
+    /// Records in them.
+    pub batch_records: u64,
+    /// Bytes in them.
+    pub batch_bytes: u64,
+    /// Microseconds that their persists took, added up.
+    pub persist_us: u64,
+}

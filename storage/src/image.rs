@@ -1,0 +1,261 @@
+//! The seam to the storage engine: for one origin, the container (records and bodies received and not yet done with) and
+//! the image (what S3 clients read).
+//!
+//! An engine keeps three families of sorted keys and makes batches over them atomic, in memory at once and on disk at the
+//! next flush; what a flush left is always a prefix of the batches. What the keys mean stands here once, above every
+//! engine: [`apply`] changes the image, [`view`] reads it, [`keys`] says where things lie.
+
+pub mod apply;
+pub mod keys;
+pub mod memory;
+pub mod rocks;
+pub mod view;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{BodyId, Position, Seq};
+use crate::record::{Record, RecordError};
+pub use view::{ListPage, ListQuery, View};
+
+/// What the engine could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The engine or its files failed.
+    #[error("storage engine: {0}")]
+    Engine(String),
+    /// The device is full. The caller refuses writes and tries again; nothing is lost.
+    #[error("storage engine: no space left")]
+    NoSpace,
+    /// Stored bytes do not verify.
+    #[error("corrupt: {0}")]
+    Corrupt(String),
+    /// A record that cannot be in the container.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Records must follow each other.
+    #[error("record {got} does not follow {after}")]
+    Gap {
+        /// Last record in the container.
+        after: Seq,
+        /// The one that came.
+        got: Seq,
+    },
+}
+
+/// The families of an origin's engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Records by seq: header and op, and the payload of every record but [`crate::op::Data`].
+    Log,
+    /// Chunks by body id and index.
+    Body,
+    /// The image.
+    Image,
+}
+
+/// One change in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Sets a key.
+    Put(Family, Vec<u8>, Bytes),
+    /// Removes a key.
+    Delete(Family, Vec<u8>),
+    /// Removes every key from the first up to and without the second.
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
+}
+
+/// How far an engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The last record in the container or gone through it.
+    pub appended: Position,
+    /// The last record whose effect is in the image.
+    pub applied: Position,
+    /// Every record up to here has been trimmed from the container; the next may be read from it.
+    pub trimmed: Seq,
+}
+
+/// Sorted reads at one moment: a snapshot. It keeps what it sees, bodies too, until it is dropped.
+pub trait Tables: Send + Sync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the engine cannot read it or it does not verify.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, ImageError>;
+
+    /// Calls `each` with keys and values from `from` on, in order, until it says `false` or keys end with `until`
+    /// (not included).
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        until: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), ImageError>;
+
+    /// An iterator-like cursor is what listing needs: the first key at or after `from` and before `until`.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    fn cursor<'a>(&'a self, family: Family, until: &[u8]) -> Result<Box<dyn Cursor + 'a>, ImageError>;
+}
+
+/// A position in a family that can jump: skip-scan over delimiters costs one seek a common prefix.
+pub trait Cursor {
+    /// Goes to the first key at or after `key`.
+    fn seek(&mut self, key: &[u8]);
+    /// Goes to the next key.
+    fn next(&mut self);
+    /// The key and value here; none at the end.
+    ///
+    /// # Errors
+    /// When the engine could not read.
+    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError>;
+}
+
+/// The engine of one origin and engine generation.
+///
+/// 1. `commit` is atomic and visible to every later snapshot at once.
+/// 2. What is on disk after a crash at any moment is the result of a prefix of the commits: all up to some point, nothing
+///    after. After `flush` has returned, that prefix holds everything committed before `flush` was called.
+/// 3. Any number of threads may use it; commits of one origin come from one thread.
+pub trait Engine: Send + Sync + 'static {
+    /// Changes, all or none.
+    ///
+    /// # Errors
+    /// When the engine fails; then nothing was changed.
+    fn commit(&self, changes: Vec<Change>) -> Result<(), ImageError>;
+
+    /// A snapshot.
+    fn snapshot(&self) -> Arc<dyn Tables>;
+
+    /// Makes everything committed before the call durable.
+    ///
+    /// # Errors
+    /// [`ImageError::NoSpace`] can be tried again; any other error is final.
+    fn flush(&self) -> Result<(), ImageError>;
+
+    /// Makes a copy of the durable state in `dir`, which must not exist: the start of a baseline.
+    ///
+    /// # Errors
+    /// When the engine cannot.
+    fn checkpoint(&self, dir: &Path) -> Result<(), ImageError>;
+
+    /// Bytes on disk by family, and a few of the engine's own figures, for metrics: name and value.
+    fn figures(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// One origin's container and image in an engine. Cheap to clone; all clones are the same image.
+#[derive(Clone)]
+pub struct Image {
+    engine: Arc<dyn Engine>,
+}
+
+impl Image {
+    /// The image in `engine`.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// How far it is.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn progress(&self) -> Result<Progress, ImageError> {
+        self.view().progress()
+    }
+
+    /// Puts records in the container: ops in the log, chunks in the body family. They must follow what is there.
+    ///
+    /// # Errors
+    /// [`ImageError::Gap`] when they do not follow; engine errors.
+    pub fn append(&self, records: &[Record]) -> Result<Position, ImageError> {
+        apply::append(self.engine.as_ref(), records)
+    }
+
+    /// Applies records from the container, at most up to `through` and about `limit` of them, in one atomic batch that
+    /// also moves the applied mark. Does nothing for what was applied before.
+    ///
+    /// # Errors
+    /// When a record is missing or cannot be read: the image stays where it was (F42).
+    pub fn apply(&self, through: Seq, limit: usize) -> Result<Position, ImageError> {
+        apply::apply(self.engine.as_ref(), through, limit)
+    }
+
+    /// Makes everything so far durable and says how far that is.
+    ///
+    /// # Errors
+    /// As [`Engine::flush`].
+    pub fn flush(&self) -> Result<Progress, ImageError> {
+        let progress = self.progress()?;
+        self.engine.flush()?;
+        Ok(progress)
+    }
+
+    /// Records from `from` on, at most about `bytes_max` bytes but at least one, as long as the container has them.
+    ///
+    /// # Errors
+    /// When one is corrupt or the engine cannot read.
+    pub fn read_log(&self, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
+        self.view().read_log(from, bytes_max)
+    }
+
+    /// Removes records up to `through` from the log family. Never past what is applied. Bodies stay.
+    ///
+    /// # Errors
+    /// Engine errors.
+    pub fn trim(&self, through: Seq) -> Result<(), ImageError> {
+        apply::trim(self.engine.as_ref(), through)
+    }
+
+    /// Removes every record after `last` from the container, with the chunks that they brought. Refused where one of
+    /// them is applied.
+    ///
+    /// # Errors
+    /// When something after `last` is applied, or engine errors.
+    pub fn cut(&self, last: Position) -> Result<(), ImageError> {
+        apply::cut(self.engine.as_ref(), last)
+    }
+
+    /// Deletes bodies that nothing refers to and that were dropped by a record up to `through`: at most about `limit`
+    /// chunks. Returns how many bodies wait still.
+    ///
+    /// # Errors
+    /// Engine errors.
+    pub fn collect(&self, through: Seq, limit: usize) -> Result<usize, ImageError> {
+        apply::collect(self.engine.as_ref(), through, limit)
+    }
+
+    /// A consistent look at everything, now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(self.engine.snapshot())
+    }
+
+    /// As [`Engine::checkpoint`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), ImageError> {
+        self.engine.checkpoint(dir)
+    }
+
+    /// As [`Engine::figures`].
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        self.engine.figures()
+    }
+}
+
+/// Names a body in messages.
+#[must_use]
+pub fn body_name(body: BodyId) -> String {
+    format!("{}/{}", body.epoch, body.seq)
+}
