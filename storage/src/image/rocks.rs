@@ -27,7 +27,7 @@ const FAMILIES: [Family; 3] = [Family::Log, Family::Body, Family::Image];
 /// no block of the cache.
 const PINNED_LEN_MIN: usize = 16 << 10;
 
-/// An origin's engine. Dropping it does not flush.
+/// An origin's engine. Closing it, when it and every snapshot is dropped, flushes what was committed.
 pub struct RocksEngine {
     store: Arc<Store>,
 }

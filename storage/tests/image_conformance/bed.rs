@@ -117,8 +117,9 @@ enum Kind {
 
 /// An engine with an image and the history in it.
 pub struct Bed {
-    kind: Kind,
+    // In this order: an engine is closed before its directory goes.
     pub image: Image,
+    kind: Kind,
     pub history: History,
 }
 
@@ -172,16 +173,18 @@ impl Bed {
         last
     }
 
-    /// What a new process finds after a crash now, and what the one after it finds once everything was flushed. The
+    /// What a new process finds after a crash now. The
     /// double loses all but `survive` commits since the last flush; RocksDB what it has not flushed by itself.
     pub fn crash(self, survive: usize) -> Self {
-        match self.kind {
-            Kind::Memory(engine) => Self::of_memory(engine.crash(survive), self.history),
-            Kind::Rocks(_engine, dir) => {
+        let Self { image, kind, history } = self;
+        match kind {
+            Kind::Memory(engine) => Self::of_memory(engine.crash(survive), history),
+            Kind::Rocks(engine, dir) => {
                 // Closing would flush. What lies in the directory now is what a crash leaves.
                 let copy = TempDir::new().expect("a directory");
                 copy_files(dir.path(), copy.path());
-                Self::of_rocks(copy, self.history)
+                drop((image, engine, dir));
+                Self::of_rocks(copy, history)
             }
         }
     }

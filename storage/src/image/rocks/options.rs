@@ -100,6 +100,8 @@ impl RocksOptions {
         let mut options = Options::default();
         options.set_write_buffer_manager(&self.shared.write_buffers);
         options.set_max_write_buffer_number(self.buffers_max);
+        // By default every file is compacted again after 30 days, and blobs are moved with it.
+        options.set_ttl(0);
         // A spill is a flush of its own, so first-level files come at the pace of segments, not of buffers.
         options.set_level_zero_file_num_compaction_trigger(4);
         options.set_level_zero_slowdown_writes_trigger(40);
