@@ -189,6 +189,14 @@ impl Bed {
         }
     }
 
+    /// How many chunks the container has, each with its checksum.
+    pub fn chunks(&self) -> usize {
+        let keys = self.dump(Family::Body, b"");
+        let chunks = keys.iter().filter(|(key, _)| key.len() == 28).count();
+        assert_eq!(keys.len(), 2 * chunks);
+        chunks
+    }
+
     /// Everything in a family, for comparisons.
     pub fn dump(&self, family: Family, from: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = Vec::new();
