@@ -19,7 +19,7 @@ use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOpti
 
 pub use self::options::{RocksOptions, RocksShared};
 use self::pinned::OwnedSnapshot;
-use super::{Change, Cursor, Engine, Family, ImageError, Tables};
+use super::{Change, Cursor, Engine, Family, ImageError, KeyValue, Tables};
 use crate::id::Origin;
 
 const FAMILIES: [Family; 3] = [Family::Log, Family::Body, Family::Image];
@@ -237,7 +237,7 @@ impl Cursor for RocksCursor<'_> {
         }
     }
 
-    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError> {
+    fn entry(&self) -> Result<Option<KeyValue<'_>>, ImageError> {
         match self.iterator.item() {
             Some(item) => Ok(Some(item)),
             None => self.iterator.status().map(|()| None).map_err(|e| error(&e)),

@@ -65,7 +65,8 @@ impl History {
             records.push(self.record(Mutation::Data(Data { body, index }), chunk));
         }
         let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let chunk_len = chunks.first().map_or(CHUNK_LEN, |chunk| chunk.len()) as u32;
+        let chunk_len = chunks.first().map_or(CHUNK_LEN, |chunk| chunk.len());
+        let chunk_len = u32::try_from(chunk_len).expect("small");
         (records, Extent { body: id.into(), len, chunk_len, part_number: 0 })
     }
 }
@@ -132,7 +133,7 @@ impl Bed {
         Self::of_memory(MemoryEngine::new(), History::default())
     }
 
-    fn of_memory(engine: MemoryEngine, history: History) -> Self {
+    pub fn of_memory(engine: MemoryEngine, history: History) -> Self {
         let engine = Arc::new(engine);
         Self { image: Image::new(engine.clone()), kind: Kind::Memory(engine), history }
     }

@@ -33,9 +33,9 @@ pub fn a_view_does_not_change(mut bed: Bed) {
 pub fn records_must_follow_each_other(mut bed: Bed) {
     let first = bed.history.record(create_bucket("bk"), b"");
     let second = bed.history.record(create_bucket("bl"), b"");
-    let error = bed.image.append(&[second.clone()]).expect_err("a gap");
+    let error = bed.image.append(std::slice::from_ref(&second)).expect_err("a gap");
     assert!(matches!(error, ImageError::Gap { after: Seq(0), got: Seq(2) }), "{error}");
-    bed.image.append(&[first.clone()]).expect("follows");
+    bed.image.append(std::slice::from_ref(&first)).expect("follows");
     let error = bed.image.append(&[first]).expect_err("again");
     assert!(matches!(error, ImageError::Gap { after: Seq(1), got: Seq(1) }), "{error}");
     let mut other = bed.history.clone();
@@ -100,9 +100,11 @@ pub fn a_corrupt_chunk_is_found(mut bed: Bed) {
     let damages = [keys::chunk(body, 0), keys::chunk(body, 1), keys::chunk_crc(body, 0)];
     for (key, index) in damages.into_iter().zip([0, 1, 0]) {
         let stored = bed.engine().snapshot().get(Family::Body, &key).expect("reads").expect("is there");
-        let mut damaged = stored.to_vec();
-        damaged[2] ^= 1;
-        for bad in [Change::Put(Family::Body, key.clone(), damaged.into()), Change::Delete(Family::Body, key.clone())] {
+        let mut bytes = stored.to_vec();
+        bytes[2] ^= 1;
+        for bad in
+            [Change::Put(Family::Body, key.clone(), bytes.clone().into()), Change::Delete(Family::Body, key.clone())]
+        {
             bed.engine().commit(vec![bad]).expect("commits");
             let error = bed.image.view().chunk(body, index).expect_err("damaged");
             assert!(matches!(error, ImageError::Corrupt(_)), "{error}");
@@ -266,9 +268,9 @@ pub fn an_epoch_gives_up_what_the_one_before_left_open(mut bed: Bed) {
     bed.write_body(&[b"left", b"open"]);
     collect_all(&bed, 3);
     let begin = bed.history.begin_epoch();
-    let begun = bed.take(&[begin]);
+    let first = bed.take(&[begin]);
     let fresh = bed.write_body(&[b"of this epoch"]);
-    assert_eq!(bed.image.collect(begun.prev(), 10).expect("collects"), 1);
+    assert_eq!(bed.image.collect(first.prev(), 10).expect("collects"), 1);
     collect_all(&bed, 2);
     bed.write(put_object("bk", "k", &[fresh]), b"");
     collect_all(&bed, 1);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::image::memory::{Fault, FaultPoint, MemoryEngine};
 use lockstep_storage::image::rocks::{RocksEngine, RocksOptions};
-use lockstep_storage::image::{Change, Cursor, Engine, Family, Image, ImageError, ListQuery, Tables};
+use lockstep_storage::image::{Change, Cursor, Engine, Family, Image, ImageError, KeyValue, ListQuery, Tables};
 use tempfile::TempDir;
 
 use super::bed::{Bed, History, copy_files, create_bucket, put_object, rocks_options};
@@ -234,7 +234,7 @@ impl Cursor for CountingCursor<'_> {
         self.0.next();
     }
 
-    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError> {
+    fn entry(&self) -> Result<Option<KeyValue<'_>>, ImageError> {
         self.0.entry()
     }
 }

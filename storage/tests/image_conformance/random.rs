@@ -1,8 +1,10 @@
 //! Random histories and key sets against naive models.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lockstep_storage::id::Seq;
+use lockstep_storage::image::memory::MemoryEngine;
 use lockstep_storage::image::{Family, Image, ListQuery, keys};
 use lockstep_storage::op::{DeleteBucket, Extent, Mutation, Object, Part};
 use lockstep_storage::record::Record;
@@ -238,7 +240,42 @@ fn check_history(steps: &[Step], size: usize, other: Bed) {
     assert_eq!(digest, other.image.view().digest().expect("reads"));
 }
 
+/// Runs a history with flushes and collections in it, crashes so that `survive` of the commits since the last flush are
+/// left, checks what is there, and goes on from there with the records that the log still has.
+fn check_crash(steps: &[Step], size: usize, flush_every: usize, survive: usize) {
+    let records = history(steps);
+    let engine = Arc::new(MemoryEngine::new());
+    let image = Image::new(engine.clone());
+    for (n, run) in records.chunks(size).enumerate() {
+        let last = image.append(run).expect("appends").seq;
+        image.apply(last, 1 + n % 5).expect("applies");
+        image.collect(last.prev(), 3).expect("collects");
+        image.trim(Seq(last.0 / 2)).expect("trims");
+        if n % flush_every == flush_every - 1 {
+            image.flush().expect("flushes");
+        }
+    }
+    let bed = Bed::of_memory(engine.crash(survive), History::default());
+    let found = bed.image.progress().expect("reads");
+    assert!(found.trimmed <= found.applied.seq && found.applied.seq <= found.appended.seq);
+    let taken = usize::try_from(found.appended.seq.0).expect("small");
+    let applied = usize::try_from(found.applied.seq.0).expect("small");
+    let twin = Bed::memory();
+    run(&twin, &records[..applied], usize::MAX, false);
+    assert_eq!(bed.image.view().digest().expect("reads"), twin.image.view().digest().expect("reads"));
+    run(&bed, &records[taken..], size, false);
+    bed.image.apply(Seq(u64::MAX), usize::MAX).expect("applies");
+    run(&twin, &records[applied..], size, false);
+    check_counts(&bed);
+    assert_eq!(bed.image.view().digest().expect("reads"), twin.image.view().digest().expect("reads"));
+}
+
 proptest! {
+    #[test]
+    fn a_crash_after_any_commit_leaves_a_prefix(steps in steps(), size in 1usize..9, every in 1usize..9, survive in 0usize..20) {
+        check_crash(&steps, size, every, survive);
+    }
+
     #[test]
     fn lists_match_the_naive_model_on_memory(listing in listing()) {
         check_listing(Bed::memory(), &listing);
@@ -252,7 +289,7 @@ proptest! {
 
 proptest! {
     // Each case opens a database.
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn lists_match_the_naive_model_on_rocks(listing in listing()) {
