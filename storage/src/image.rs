@@ -123,6 +123,9 @@ pub trait Tables: Send + Sync {
     fn cursor<'a>(&'a self, family: Family, until: &[u8]) -> Result<Box<dyn Cursor + 'a>, ImageError>;
 }
 
+/// A key and its value.
+pub type KeyValue<'a> = (&'a [u8], &'a [u8]);
+
 /// A position in a family that can jump: skip-scan over delimiters costs one seek a common prefix.
 pub trait Cursor {
     /// Goes to the first key at or after `key`.
@@ -133,7 +136,7 @@ pub trait Cursor {
     ///
     /// # Errors
     /// When the engine could not read.
-    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError>;
+    fn entry(&self) -> Result<Option<KeyValue<'_>>, ImageError>;
 }
 
 /// The engine of one origin and engine generation.

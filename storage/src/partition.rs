@@ -319,6 +319,12 @@ impl Partition {
         (count(State::Free), count(State::Active), count(State::Sealed))
     }
 
+    /// The newest generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn extent(&self) -> Extent {

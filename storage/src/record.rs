@@ -21,7 +21,7 @@ use crc_fast::{CrcAlgorithm, Digest, checksum};
 use prost::Message;
 
 use crate::id::{BodyId, Epoch, NodeId, Position, Seq};
-use crate::op::{CHUNK_LEN, Data, KIND_DATA, KIND_MAX, Mutation, OP_LEN_MAX, Op};
+use crate::op::{CHUNK_LEN, Data, KIND_ABANDON_BODY, KIND_DATA, KIND_MAX, Mutation, OP_LEN_MAX, Op};
 
 /// Length of the fixed part of a record, in bytes.
 pub const HEADER_LEN: usize = 88;
@@ -226,6 +226,18 @@ impl Draft {
     #[must_use]
     pub fn record_len(&self) -> usize {
         HEADER_LEN + self.op.len() + self.payload.len()
+    }
+
+    /// Which mutation: its protobuf tag.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Does it only give a body up?
+    #[must_use]
+    pub fn is_abandon(&self) -> bool {
+        self.kind == KIND_ABANDON_BODY
     }
 
     /// Makes the record that follows `parent`.

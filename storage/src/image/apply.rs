@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use self::batch::Batch;
 use super::view::progress;
 use super::{Change, Engine, Family, ImageError, Tables, keys};
-use crate::id::{Position, Seq};
+use crate::id::{BodyId, Position, Seq};
 use crate::op::Mutation;
 use crate::record::{Record, RecordError, verify_head};
 
@@ -32,7 +32,7 @@ pub(super) fn append(engine: &dyn Engine, records: &[Record]) -> Result<Position
     if records.is_empty() {
         return Ok(last);
     }
-    let mut changes = Vec::with_capacity(2 * records.len() + 1);
+    let mut changes = Vec::with_capacity(3 * records.len() + 1);
     for record in records {
         let header = &record.header;
         if header.seq != last.seq.next() {
@@ -44,8 +44,10 @@ pub(super) fn append(engine: &dyn Engine, records: &[Record]) -> Result<Position
         let log = keys::log(header.seq);
         match record.mutation()? {
             Mutation::Data(data) => {
-                let chunk = checked_chunk(header.payload_crc, &record.payload);
-                changes.push(Change::Put(Family::Body, keys::chunk(record.body_of(&data), data.index), chunk));
+                let body = record.body_of(&data);
+                let crc = Bytes::copy_from_slice(&header.payload_crc.to_be_bytes());
+                changes.push(Change::Put(Family::Body, keys::chunk(body, data.index), record.payload.clone()));
+                changes.push(Change::Put(Family::Body, keys::chunk_crc(body, data.index), crc));
                 changes.push(Change::Put(Family::Log, log, record.head.clone()));
             }
             _ => changes.push(Change::Put(Family::Log, log, whole(record))),
@@ -55,14 +57,6 @@ pub(super) fn append(engine: &dyn Engine, records: &[Record]) -> Result<Position
     changes.push(Change::Put(Family::Image, keys::APPENDED.to_vec(), keys::encode_position(last)));
     engine.commit(changes)?;
     Ok(last)
-}
-
-/// A chunk as the body family keeps it.
-fn checked_chunk(crc: u32, chunk: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(4 + chunk.len());
-    out.put_u32(crc);
-    out.put_slice(chunk);
-    out.freeze()
 }
 
 fn whole(record: &Record) -> Bytes {
@@ -184,7 +178,8 @@ pub(super) fn cut(engine: &dyn Engine, last: Position) -> Result<(), ImageError>
     let mut failed = None;
     tables.scan(Family::Log, &from, &until, &mut |key, value| {
         match brought_chunk(key, value) {
-            Ok(chunk) => changes.extend(chunk.map(|key| Change::Delete(Family::Body, key))),
+            Ok(Some((body, index))) => remove_chunk(&mut changes, body, index),
+            Ok(None) => {}
             Err(error) => failed = Some(error),
         }
         failed.is_none()
@@ -196,12 +191,12 @@ pub(super) fn cut(engine: &dyn Engine, last: Position) -> Result<(), ImageError>
     engine.commit(changes)
 }
 
-/// Key of the chunk that a stored record brought, if it is a `Data` record.
-fn brought_chunk(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
+/// The chunk that a stored record brought, if it is a `Data` record.
+fn brought_chunk(key: &[u8], value: &[u8]) -> Result<Option<(BodyId, u32)>, ImageError> {
     let seq = keys::log_seq(key).ok_or_else(|| ImageError::Corrupt("key in the log".into()))?;
     let record = stored_record(seq, value)?;
     Ok(match record.mutation()? {
-        Mutation::Data(data) => Some(keys::chunk(record.body_of(&data), data.index)),
+        Mutation::Data(data) => Some((record.body_of(&data), data.index)),
         _ => None,
     })
 }
@@ -254,12 +249,18 @@ pub(super) fn collect(engine: &dyn Engine, through: Seq, limit: usize) -> Result
 }
 
 /// Removes a body's chunks; returns what that counts for, at least 1.
-fn remove_chunks(changes: &mut Vec<Change>, body: crate::id::BodyId, chunks: u64) -> u64 {
+fn remove_chunks(changes: &mut Vec<Change>, body: BodyId, chunks: u64) -> u64 {
     if chunks > CHUNKS_ONE_BY_ONE_MAX {
         changes.push(Change::DeleteRange(Family::Body, keys::chunk(body, 0), keys::chunks_end(body)));
         return CHUNKS_ONE_BY_ONE_MAX;
     }
-    let each = (0..chunks).filter_map(|index| u32::try_from(index).ok());
-    changes.extend(each.map(|index| Change::Delete(Family::Body, keys::chunk(body, index))));
+    for index in (0..chunks).filter_map(|index| u32::try_from(index).ok()) {
+        remove_chunk(changes, body, index);
+    }
     chunks.max(1)
+}
+
+fn remove_chunk(changes: &mut Vec<Change>, body: BodyId, index: u32) {
+    changes.push(Change::Delete(Family::Body, keys::chunk(body, index)));
+    changes.push(Change::Delete(Family::Body, keys::chunk_crc(body, index)));
 }

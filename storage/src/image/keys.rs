@@ -2,7 +2,8 @@
 //! format on disk: a prefix byte is never used for something else again.
 //!
 //! - Log: seq. Value: a record; of a `Data` record only the head.
-//! - Body: epoch counter, epoch node, seq, chunk index. Value: CRC-32C of the chunk, then the chunk.
+//! - Body: epoch counter, epoch node, seq, chunk index. Value: the chunk. Beside it, under the same key with one more
+//!   byte, its CRC-32C: on its own, so that a chunk goes to the engine and comes back without a copy to join or part them.
 //! - Image: one prefix byte a kind, below. Bucket names hold no NUL ([`is_bucket_name`]), so a NUL ends them and objects
 //!   of a bucket stand together in the order of their keys' UTF-8 bytes.
 //!
@@ -120,6 +121,12 @@ fn body_at(bytes: &[u8], at: usize) -> Option<BodyId> {
 #[must_use]
 pub fn chunk(body: BodyId, index: u32) -> Vec<u8> {
     [&body_bytes(body)[..], &index.to_be_bytes()].concat()
+}
+
+/// Body key of a chunk's CRC-32C: the next one after the chunk itself.
+#[must_use]
+pub fn chunk_crc(body: BodyId, index: u32) -> Vec<u8> {
+    [&body_bytes(body)[..], &index.to_be_bytes(), b"\0"].concat()
 }
 
 /// The first Body key after all chunks of a body.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Change, Cursor, Engine, Family, ImageError, Tables};
+use super::{Change, Cursor, Engine, Family, ImageError, KeyValue, Tables};
 
 type Map = BTreeMap<Vec<u8>, Bytes>;
 
@@ -233,7 +233,7 @@ impl Cursor for MapCursor<'_> {
         }
     }
 
-    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError> {
+    fn entry(&self) -> Result<Option<KeyValue<'_>>, ImageError> {
         Ok(self.here.map(|(key, value)| (&key[..], &value[..])))
     }
 }

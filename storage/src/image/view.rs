@@ -215,10 +215,10 @@ impl View {
     /// [`ImageError::Corrupt`] when it is missing or does not verify; when the engine cannot read.
     pub fn chunk(&self, body: BodyId, index: u32) -> Result<Bytes, ImageError> {
         let damage = |what| ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)));
-        let stored = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
-        let crc = *stored.first_chunk::<4>().ok_or_else(|| damage("cut short"))?;
-        let chunk = stored.slice(4..);
-        if payload_crc(&chunk) != u32::from_be_bytes(crc) {
+        let chunk = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
+        let crc = self.tables.get(Family::Body, &keys::chunk_crc(body, index))?;
+        let crc = crc.ok_or_else(|| damage("its checksum is missing"))?;
+        if payload_crc(&chunk).to_be_bytes()[..] != crc[..] {
             return Err(damage("checksum mismatch"));
         }
         Ok(chunk)
