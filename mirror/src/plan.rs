@@ -69,4 +69,7 @@ pub struct NodePlan {
     /// The first records of its own origin, written when the node starts for the first time and committed locally under
     /// any policy: the root key and its user.
     pub bootstrap: Vec<Draft>,
+    /// Largest record that it takes, in bytes; a larger draft is refused. Segments are never smaller than it asks for, and
+    /// the other end's must be as large. [`lockstep_storage::record::RECORD_LEN_MAX`] but in simulations.
+    pub record_len_max: usize,
 }
