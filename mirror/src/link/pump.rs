@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use lockstep_storage::id::Origin;
 use lockstep_storage::record::Record;
@@ -183,6 +183,8 @@ impl Shared {
         loop {
             budget.wait_below(self.options.inbox_limit).await;
             let data = match standing.body.frame().await {
+                // HTTP also ends a body whose connection is given up, for one because a ping was not answered.
+                None if !standing.body.is_end_stream() => return format!("connection with {peer} lost"),
                 None if decoder.at_boundary() => return format!("{peer} closed the connection"),
                 None => return format!("{peer} closed the connection within a message"),
                 Some(Err(err)) => return format!("connection with {peer} lost: {}", with_causes(&err)),
