@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod event;
+pub mod link;
 pub mod message;
 pub mod node;
 pub mod plan;
