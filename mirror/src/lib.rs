@@ -16,4 +16,7 @@ pub mod link;
 pub mod message;
 pub mod node;
 pub mod plan;
+pub mod runtime;
+pub mod start;
 pub mod status;
+pub mod worker;

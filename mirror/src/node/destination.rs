@@ -314,7 +314,9 @@ impl Log {
         let mut fault = None;
         for record in &append.records {
             let header = &record.header;
-            if header.seq != parent.seq.next() || header.parent != parent.checksum {
+            if header.record_len() > self.record_len_max {
+                fault = Some(format!("record {} is too long for a segment here", header.seq));
+            } else if header.seq != parent.seq.next() || header.parent != parent.checksum {
                 fault = Some(format!("record {} does not follow {}", header.seq, parent.seq));
             } else if history.epoch_at(header.seq) != Some(header.epoch) {
                 fault = Some(format!("record {} is of epoch {}", header.seq, header.epoch));

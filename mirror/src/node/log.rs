@@ -57,8 +57,9 @@ const AGES_MAX: usize = 1024;
 impl Ages {
     pub(super) fn push(&mut self, through: Seq, bytes: u64, now_ms: u64) {
         self.bytes += bytes;
+        let crowded = self.batches.len() >= AGES_MAX;
         match self.batches.back_mut() {
-            Some(last) if self.batches.len() >= AGES_MAX => *last = (through, last.1 + bytes, last.2),
+            Some(last) if crowded => *last = (through, last.1 + bytes, last.2),
             _ => self.batches.push_back((through, bytes, now_ms)),
         }
     }
@@ -121,12 +122,14 @@ pub(super) struct Log {
     pub(super) full: bool,
     waiting_for_segment: bool,
     pub(super) segment_waits: u64,
+    /// Longest record that fits a segment of this node, in bytes.
+    pub(super) record_len_max: usize,
     pub(super) after: Vec<(u64, After)>,
     pub(super) side: Side,
 }
 
 impl Log {
-    pub(super) fn open(plan: OriginPlan, entry: &OriginEntry, recovered: &Recovered, side: Side) -> Self {
+    pub(super) fn open(plan: OriginPlan, entry: &OriginEntry, recovered: &Recovered, side: Side, record_len_max: usize) -> Self {
         let progress = recovered.progress;
         let generation = recovered.generation.max(entry.generation_floor);
         Self {
@@ -148,6 +151,7 @@ impl Log {
             full: false,
             waiting_for_segment: false,
             segment_waits: 0,
+            record_len_max,
             after: Vec::new(),
             side,
         }

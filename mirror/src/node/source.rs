@@ -188,6 +188,9 @@ impl Log {
 
     fn admit(&mut self, draft: &Draft, require: Option<AckLevel>, cx: &Context) -> Result<(), Refusal> {
         let (origin, full) = (self.origin.clone(), self.full);
+        if draft.record_len() > self.record_len_max {
+            return Err(Refusal::NotWritable { reason: format!("a record of {} bytes is too long", draft.record_len()) });
+        }
         let unavailable = |reason: String| Err(Refusal::Unavailable { reason, retry_after_s: 1 });
         let Side::Source(source) = &self.side else {
             let reason = format!("{origin} is mirrored here: this node is a replica until it is promoted");
