@@ -129,7 +129,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn open(plan: OriginPlan, entry: &OriginEntry, recovered: &Recovered, side: Side, record_len_max: usize) -> Self {
+    pub(super) fn open(
+        plan: OriginPlan,
+        entry: &OriginEntry,
+        recovered: &Recovered,
+        side: Side,
+        record_len_max: usize,
+    ) -> Self {
         let progress = recovered.progress;
         let generation = recovered.generation.max(entry.generation_floor);
         Self {

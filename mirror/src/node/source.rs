@@ -189,7 +189,9 @@ impl Log {
     fn admit(&mut self, draft: &Draft, require: Option<AckLevel>, cx: &Context) -> Result<(), Refusal> {
         let (origin, full) = (self.origin.clone(), self.full);
         if draft.record_len() > self.record_len_max {
-            return Err(Refusal::NotWritable { reason: format!("a record of {} bytes is too long", draft.record_len()) });
+            return Err(Refusal::NotWritable {
+                reason: format!("a record of {} bytes is too long", draft.record_len()),
+            });
         }
         let unavailable = |reason: String| Err(Refusal::Unavailable { reason, retry_after_s: 1 });
         let Side::Source(source) = &self.side else {
