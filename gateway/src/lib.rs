@@ -1,1 +1,6 @@
-//! x
+//! S3 over HTTP in front of the mirrored log, the admin interface and the command line of a node.
+//!
+//! # Layout
+//! - [`s3`]: the S3 protocol and its operations.
+
+pub mod s3;

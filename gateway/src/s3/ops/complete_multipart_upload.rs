@@ -1,0 +1,13 @@
+//! CompleteMultipartUpload.
+
+use std::sync::Arc;
+
+use crate::s3::{Gateway, Request, S3Error, S3Result};
+
+/// CompleteMultipartUpload.
+///
+/// # Errors
+/// Always, as yet.
+pub async fn complete_multipart_upload(_gateway: &Arc<Gateway>, _request: Request) -> S3Result {
+    Err(S3Error::not_implemented("CompleteMultipartUpload"))
+}

@@ -1,0 +1,13 @@
+//! CopyObject.
+
+use std::sync::Arc;
+
+use crate::s3::{Gateway, Request, S3Error, S3Result};
+
+/// CopyObject.
+///
+/// # Errors
+/// Always, as yet.
+pub async fn copy_object(_gateway: &Arc<Gateway>, _request: Request) -> S3Result {
+    Err(S3Error::not_implemented("CopyObject"))
+}

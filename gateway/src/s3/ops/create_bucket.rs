@@ -1,0 +1,13 @@
+//! CreateBucket.
+
+use std::sync::Arc;
+
+use crate::s3::{Gateway, Request, S3Error, S3Result};
+
+/// CreateBucket.
+///
+/// # Errors
+/// Always, as yet.
+pub async fn create_bucket(_gateway: &Arc<Gateway>, _request: Request) -> S3Result {
+    Err(S3Error::not_implemented("CreateBucket"))
+}

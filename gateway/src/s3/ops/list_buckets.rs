@@ -1,0 +1,13 @@
+//! ListBuckets.
+
+use std::sync::Arc;
+
+use crate::s3::{Gateway, Request, S3Error, S3Result};
+
+/// ListBuckets.
+///
+/// # Errors
+/// Always, as yet.
+pub async fn list_buckets(_gateway: &Arc<Gateway>, _request: Request) -> S3Result {
+    Err(S3Error::not_implemented("ListBuckets"))
+}

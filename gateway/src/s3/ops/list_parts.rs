@@ -1,0 +1,13 @@
+//! ListParts.
+
+use std::sync::Arc;
+
+use crate::s3::{Gateway, Request, S3Error, S3Result};
+
+/// ListParts.
+///
+/// # Errors
+/// Always, as yet.
+pub async fn list_parts(_gateway: &Arc<Gateway>, _request: Request) -> S3Result {
+    Err(S3Error::not_implemented("ListParts"))
+}
