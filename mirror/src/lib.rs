@@ -13,5 +13,6 @@
 pub mod client;
 pub mod event;
 pub mod message;
+pub mod node;
 pub mod plan;
 pub mod status;
