@@ -2,5 +2,7 @@
 //!
 //! # Layout
 //! - [`s3`]: the S3 protocol and its operations.
+//! - [`metrics`]: what the S3 service counts.
 
+pub mod metrics;
 pub mod s3;
