@@ -9,6 +9,7 @@
 //! - [`request`], [`response`], [`error`], [`xml`]: what handlers take and give.
 //! - [`locks`], [`upload`], [`download`]: what handlers share.
 
+pub mod auth;
 pub mod error;
 pub mod locks;
 pub mod ops;

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use lockstep_mirror::client::Refusal;
 use lockstep_storage::id::{Epoch, Seq};
 use lockstep_storage::image::ImageError;
