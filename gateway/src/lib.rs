@@ -2,7 +2,9 @@
 //!
 //! # Layout
 //! - [`s3`]: the S3 protocol and its operations.
+//! - [`config`]: what a node is told: file, environment, defaults, checks.
 //! - [`metrics`]: what the S3 service counts.
 
+pub mod config;
 pub mod metrics;
 pub mod s3;
