@@ -2,9 +2,13 @@
 //!
 //! # Layout
 //! - [`s3`]: the S3 protocol and its operations.
+//! - [`admin`]: health, metrics, status and the operator's verbs over HTTP.
 //! - [`config`]: what a node is told: file, environment, defaults, checks.
 //! - [`metrics`]: what the S3 service counts.
+//! - [`secret`]: how keys and tokens are made and stored.
 
+pub mod admin;
 pub mod config;
 pub mod metrics;
 pub mod s3;
+pub mod secret;

@@ -14,6 +14,7 @@ use super::units::{Size, Span};
 use super::{
     Config, ConfigError, KeyPair, MemoryPlan, MirrorConfig, NvramConfig, S3Config, UserConfig, memory, read_file,
 };
+use crate::secret;
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -79,16 +80,8 @@ fn listen(key: &str, text: &mut Option<String>, default: &str) -> Checked<Socket
         .or_else(|_| wrong(key, format!("'{text}' is not an address with a port, like 0.0.0.0:9000 or [::]:9000")))
 }
 
-/// What a key or secret is made of: it stands in headers and URLs.
 fn key_pair(key: &str, access_key: &str, secret_key: &str) -> Checked<KeyPair> {
-    let plain = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b',' && b != b'=';
-    if !(3..=128).contains(&access_key.len()) || !access_key.bytes().all(plain) {
-        return wrong(&format!("{key}.access_key"), "3 to 128 visible ASCII characters without '/', ',' and '='");
-    }
-    if !(8..=256).contains(&secret_key.len()) || !secret_key.bytes().all(|b| b.is_ascii_graphic()) {
-        return wrong(&format!("{key}.secret_key"), "8 to 256 visible ASCII characters");
-    }
-    Ok(KeyPair { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() })
+    secret::checked(key, access_key, secret_key).map_err(ConfigError)
 }
 
 fn root(file: &mut File, minio: Option<KeyPair>) -> Checked<Option<KeyPair>> {
@@ -117,7 +110,7 @@ fn root(file: &mut File, minio: Option<KeyPair>) -> Checked<Option<KeyPair>> {
 }
 
 fn users(file: &File, root: Option<&KeyPair>) -> Checked<Vec<UserConfig>> {
-    let mut names = BTreeSet::from(["root"]);
+    let mut names = BTreeSet::from([secret::ROOT_USER]);
     let mut keys: BTreeSet<&str> = root.iter().map(|pair| pair.access_key.as_str()).collect();
     let mut users = Vec::with_capacity(file.users.len());
     if file.users.len() > ENTRIES_MAX {
