@@ -42,9 +42,10 @@ struct Place {
     users: usize,
 }
 
-/// All locks of a node.
+/// All locks of a node. Cheap to clone; all clones are the same locks.
+#[derive(Clone)]
 pub struct Locks {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Arc<[Mutex<Shard>]>,
     hasher: RandomState,
 }
 
@@ -56,7 +57,7 @@ impl Default for Locks {
 
 impl Locks {
     /// Takes all of `wanted`, in the order of locking. A name that is wanted twice is taken once, in the stronger mode.
-    pub async fn acquire(self: &Arc<Self>, mut wanted: Vec<(Name, Mode)>) -> Held {
+    pub async fn acquire(&self, mut wanted: Vec<(Name, Mode)>) -> Held {
         // Stronger modes first, so that they are the ones that stay.
         wanted.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         wanted.dedup_by(|later, earlier| later.0 == earlier.0);
@@ -89,13 +90,13 @@ impl Locks {
         lock(&self.shards[at])
     }
 
-    fn entry(self: &Arc<Self>, name: Name) -> (Entry, Arc<RwLock<()>>) {
+    fn entry(&self, name: Name) -> (Entry, Arc<RwLock<()>>) {
         let mut shard = self.shard(&name);
         let place = shard.entry(name.clone()).or_default();
         place.users += 1;
         let lock = Arc::clone(&place.lock);
         drop(shard);
-        (Entry { locks: Arc::clone(self), name }, lock)
+        (Entry { locks: self.clone(), name }, lock)
     }
 }
 
@@ -122,7 +123,7 @@ enum Guard {
 
 /// Somebody who holds a name or waits for it; the last one takes it out of the map, also when it gave up waiting.
 struct Entry {
-    locks: Arc<Locks>,
+    locks: Locks,
     name: Name,
 }
 
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn shared_goes_with_shared_and_exclusive_with_nothing() {
-        let locks = Arc::new(Locks::default());
+        let locks = Locks::default();
         let first = poll(pin!(locks.acquire(vec![(key("k"), Mode::Shared)]))).expect("free");
         let second = poll(pin!(locks.acquire(vec![(key("k"), Mode::Shared)]))).expect("shared");
         let mut writer = pin!(locks.acquire(vec![(key("k"), Mode::Exclusive)]));
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_waiting_writer_is_not_overtaken_by_readers() {
-        let locks = Arc::new(Locks::default());
+        let locks = Locks::default();
         let reader = poll(pin!(locks.acquire(vec![(key("k"), Mode::Shared)]))).expect("free");
         let mut writer = pin!(locks.acquire(vec![(key("k"), Mode::Exclusive)]));
         assert!(poll(writer.as_mut()).is_none());
@@ -195,8 +196,13 @@ mod tests {
 
     #[test]
     fn one_order_whatever_was_asked_and_the_stronger_mode_wins() {
-        let locks = Arc::new(Locks::default());
-        let wanted = vec![(key("z"), Mode::Shared), (key("a"), Mode::Exclusive), (bucket(), Mode::Shared), (key("z"), Mode::Exclusive)];
+        let locks = Locks::default();
+        let wanted = vec![
+            (key("z"), Mode::Shared),
+            (key("a"), Mode::Exclusive),
+            (bucket(), Mode::Shared),
+            (key("z"), Mode::Exclusive),
+        ];
         let held = poll(pin!(locks.acquire(wanted))).expect("never waits for itself");
         assert_eq!(locks.len(), 3);
         assert!(poll(pin!(locks.acquire(vec![(key("z"), Mode::Shared)]))).is_none());
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_waiting_leaves_nothing_behind() {
-        let locks = Arc::new(Locks::default());
+        let locks = Locks::default();
         let held = poll(pin!(locks.acquire(vec![(key("k"), Mode::Exclusive)]))).expect("free");
         {
             let mut waiting = pin!(locks.acquire(vec![(bucket(), Mode::Shared), (key("k"), Mode::Shared)]));
@@ -222,14 +228,15 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn exclusive_sections_never_overlap() {
-        let locks = Arc::new(Locks::default());
+        let locks = Locks::default();
         let inside = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let mut tasks = Vec::new();
         for task in 0..16usize {
-            let (locks, inside) = (Arc::clone(&locks), Arc::clone(&inside));
+            let (locks, inside) = (locks.clone(), Arc::clone(&inside));
             tasks.push(tokio::spawn(async move {
                 for round in 0..200usize {
-                    let names = vec![(key("x"), Mode::Exclusive), (key(&format!("{}", (task + round) % 3)), Mode::Shared)];
+                    let names =
+                        vec![(key("x"), Mode::Exclusive), (key(&format!("{}", (task + round) % 3)), Mode::Shared)];
                     let held = locks.acquire(names).await;
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     tokio::task::yield_now().await;

@@ -60,6 +60,12 @@ impl Writer {
         self.end(name)
     }
 
+    /// Text of the element that is open.
+    pub fn content(&mut self, text: &str) -> &mut Self {
+        escape(&mut self.out, text);
+        self
+    }
+
     /// An element with text, where there is some.
     pub fn maybe(&mut self, name: &'static str, text: Option<&str>) -> &mut Self {
         if let Some(text) = text {
