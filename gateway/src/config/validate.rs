@@ -179,7 +179,12 @@ fn plan(file: &mut File, node: &Origin) -> Checked<NodePlan> {
             format!("a node has at most {} origins", lockstep_storage::superblock::ORIGINS_MAX),
         );
     }
-    Ok(NodePlan { node: node.clone(), origins, bootstrap: Vec::new() })
+    Ok(NodePlan {
+        node: node.clone(),
+        origins,
+        bootstrap: Vec::new(),
+        record_len_max: lockstep_storage::record::RECORD_LEN_MAX,
+    })
 }
 
 /// A source's own entry as a destination: where its origin's writes go while this node takes them.
