@@ -43,7 +43,7 @@ secret_file = "DIR/mirror.key"
 node = "site-b"
 url = "http://site-b:9002/"
 policy = "strict"
-ack = "applied"
+ack = "received"
 link_timeout = "1500ms"
 sync_interval = "1m"
 backlog_limit = "1GiB"
@@ -63,7 +63,7 @@ fn the_documented_file_is_understood() {
     let stream = own.stream.as_ref().unwrap();
     assert_eq!((own.origin.as_str(), own.nvram_len), ("site-a", 512 << 20));
     assert_eq!((stream.destination.as_str(), stream.url.as_str()), ("site-b", "http://site-b:9002"));
-    assert_eq!((stream.policy, stream.ack), (Policy::Strict, AckLevel::Applied));
+    assert_eq!((stream.policy, stream.ack), (Policy::Strict, AckLevel::Received));
     assert_eq!((stream.link_timeout.as_millis(), stream.sync_interval.as_secs()), (1500, 60));
     assert_eq!(stream.backlog_limit, 1 << 30);
     let back = config.plan.origins[1].stream.as_ref().unwrap();
