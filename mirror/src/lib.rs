@@ -12,7 +12,11 @@
 
 pub mod client;
 pub mod event;
+pub mod link;
 pub mod message;
 pub mod node;
 pub mod plan;
+pub mod runtime;
+pub mod start;
 pub mod status;
+pub mod worker;
