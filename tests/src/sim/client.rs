@@ -317,7 +317,7 @@ impl World {
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
         let (write, site, body, require) = (flight.write, flight.site, flight.body, flight.require);
         let image = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin_of(Site::A)));
-        let Some(view) = image.map(|worker| worker.image.view()) else { return self.client_gives_up(id) };
+        let Some(view) = image.map(|worker| worker.engine.image().view()) else { return self.client_gives_up(id) };
         let fill = self.noise.word();
         match self.decide(&view, write, body, fill) {
             Some((mutation, payload)) => self.submit(id, mutation, payload, require),
@@ -404,7 +404,7 @@ impl World {
     pub(super) fn client_reads(&mut self, site: Site, key: u8) -> Checked {
         let origin = origin_of(Site::A);
         let worker = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin));
-        let Some(view) = worker.map(|worker| worker.image.view()) else { return Ok(()) };
+        let Some(view) = worker.map(|worker| worker.engine.image().view()) else { return Ok(()) };
         let Ok(Some(object)) = view.object(&bucket_name(bucket_of(key)), &key_name(key)) else { return Ok(()) };
         let made = self.model.log(site, &origin).map(|log| log.at(Seq(object.seq)));
         if made.is_none_or(|made| made.seq.0 != object.seq) {

@@ -38,14 +38,26 @@ pub enum DeviceTask {
 pub struct Worker {
     /// Whose.
     pub origin: Origin,
-    /// Its image.
-    pub image: Image,
-    /// What waits, oldest first; the first is under way.
+    /// What production has too.
+    pub engine: lockstep_mirror::worker::Worker,
+    /// What waits, oldest first.
     pub queue: VecDeque<Effect>,
+    /// It is at work.
+    pub busy: bool,
     /// A flush is under way, which covers this much.
     pub flushing: Option<Progress>,
     /// The core was told that the device is full.
     pub told_full: bool,
+}
+
+impl Worker {
+    /// A worker on what a start has opened.
+    #[must_use]
+    pub fn new(origin: Origin, image: Image) -> Self {
+        // What is set aside is the model's business: it has every record.
+        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, Box::new(|_, _, _| Ok(())));
+        Self { origin, engine, queue: VecDeque::new(), busy: false, flushing: None, told_full: false }
+    }
 }
 
 /// What dies with the process.

@@ -292,11 +292,11 @@ impl World {
                 Effect::Persist { id } => self.device_persist(site, id)?,
                 Effect::Append { .. }
                 | Effect::Apply { .. }
+                | Effect::Flush { .. }
                 | Effect::Trim { .. }
                 | Effect::Collect { .. }
                 | Effect::Cut { .. }
                 | Effect::Fetch { .. } => self.worker_task(site, effect),
-                Effect::Flush { origin } => self.flush(site, &origin),
                 Effect::Connect { origin, connection, delay_ms } => {
                     let jitter = self.noise.below(5);
                     self.schedule(delay_ms + jitter, Happening::Dial(site, boot, origin, connection));
@@ -350,7 +350,7 @@ impl World {
     pub(super) fn check_image(&mut self, site: Site, origin: &Origin) -> Checked {
         let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
         let Some(worker) = process.worker(origin) else { return Ok(()) };
-        let image = worker.image.clone();
+        let image = worker.engine.image().clone();
         self.references.check(site, origin, &image, &self.model)
     }
 

@@ -131,7 +131,7 @@ impl World {
             let engine = Arc::clone(engines.entry((origin.clone(), generation)).or_default());
             Ok(Image::new(engine))
         };
-        let started = match lockstep_mirror::start::start(&mut device, plan, noise, &mut open, now) {
+        let started = match lockstep_mirror::start::start(&mut device, &plan, noise, &mut open, now) {
             Ok(started) => started,
             Err(_) if persists < u64::MAX => return Ok(false),
             Err(error) => return broken(1, format!("{site:?} does not start again: {error}")),
@@ -143,11 +143,11 @@ impl World {
         let workers: Vec<Worker> = started
             .images
             .into_iter()
-            .map(|(origin, image)| Worker { origin, image, queue: Default::default(), flushing: None, told_full: false })
+            .map(|(origin, image)| Worker::new(origin, image))
             .collect();
         let mut found = Vec::new();
         for worker in &workers {
-            match worker.image.progress() {
+            match worker.engine.image().progress() {
                 Ok(progress) => found.push((worker.origin.clone(), progress)),
                 Err(error) => return broken(4, format!("{site:?} cannot read its image: {error}")),
             }

@@ -181,6 +181,6 @@ impl World {
         let engine = state.engine(origin, generation);
         let Some(process) = &mut state.process else { return Ok(()) };
         let Some(worker) = process.worker(origin) else { return Ok(()) };
-        nothing_is_left(site, origin, &worker.image, &engine)
+        nothing_is_left(site, origin, worker.engine.image(), &engine)
     }
 }

@@ -2,17 +2,12 @@
 
 use lockstep_mirror::event::{Effect, Event};
 use lockstep_storage::id::{Origin, Seq};
-use lockstep_storage::image::{ImageError, Progress};
+use lockstep_storage::image::Progress;
 
 use super::{Happening, World};
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, Violation, broken};
 use crate::sim::scenario::Site;
-
-/// Records that one step of apply takes in.
-const APPLY_RECORDS: usize = 7;
-/// Chunks that one step of collect takes out.
-const COLLECT_CHUNKS: usize = 50;
 
 impl World {
     fn worker_index(&self, site: Site, origin: &Origin) -> Option<usize> {
@@ -23,6 +18,7 @@ impl World {
     pub(super) fn worker_task(&mut self, site: Site, task: Effect) {
         let (Effect::Append { origin, .. }
         | Effect::Apply { origin, .. }
+        | Effect::Flush { origin }
         | Effect::Trim { origin, .. }
         | Effect::Collect { origin, .. }
         | Effect::Cut { origin, .. }
@@ -32,85 +28,89 @@ impl World {
         };
         let Some(index) = self.worker_index(site, origin) else { return };
         let Some(process) = &mut self.sites[site.index()].process else { return };
-        let idle = process.workers[index].queue.is_empty();
         process.workers[index].queue.push_back(task);
-        let boot = process.boot;
-        if idle {
-            let delay = self.work_delay();
-            self.schedule(delay, Happening::Work(site, boot, index));
+        self.worker_goes(site, index);
+    }
+
+    /// The next piece of a worker's work begins, where there is one.
+    fn worker_goes(&mut self, site: Site, index: usize) {
+        let Some(process) = &mut self.sites[site.index()].process else { return };
+        let (boot, worker) = (process.boot, &mut process.workers[index]);
+        if worker.busy || (worker.queue.is_empty() && !worker.engine.is_applying()) {
+            return;
         }
+        worker.busy = true;
+        let delay = if self.noise.chance(3) { self.noise.between(10, 200) } else { self.noise.below(3) };
+        self.schedule(delay, Happening::Work(site, boot, index));
     }
 
-    fn work_delay(&mut self) -> u64 {
-        if self.noise.chance(3) { self.noise.between(10, 200) } else { self.noise.below(3) }
-    }
-
-    /// A worker's first task is carried out.
+    /// A piece of a worker's work is carried out: the next effect, or a step of apply.
     pub(super) fn work(&mut self, site: Site, index: usize) -> Checked {
+        let steps = self.noise.chance(50);
         let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-        let boot = process.boot;
-        let Some(task) = process.workers[index].queue.pop_front() else { return Ok(()) };
-        let again = self.work_on(site, index, &task)?;
-        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-        if process.boot != boot {
-            return Ok(());
+        let (boot, worker) = (process.boot, &mut process.workers[index]);
+        worker.busy = false;
+        let step = worker.engine.is_applying() && (steps || worker.queue.is_empty());
+        let done = match worker.queue.front().filter(|_| !step) {
+            None => worker.engine.apply_step(),
+            Some(_) => {
+                let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
+                if let Effect::Flush { .. } = effect {
+                    self.flush(site, index);
+                    self.worker_goes(site, index);
+                    return Ok(());
+                }
+                let effect = self.before_work(site, effect)?;
+                let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+                process.workers[index].engine.carry_out(effect)
+            }
+        };
+        let event = done.map_err(|error| Violation {
+            rule: 4,
+            what: format!("an engine of {site:?} cannot do what the core asks: {error}"),
+        })?;
+        match &event {
+            Some(Event::Applied { origin, at }) => self.model.applied(site, origin, *at)?,
+            Some(Event::Cut { origin, .. }) => self.worker_flushed(site, index, &origin.clone())?,
+            _ => {}
         }
-        if again {
-            process.workers[index].queue.push_front(task);
+        if let Some(event) = event {
+            self.feed(site, event)?;
         }
-        if !process.workers[index].queue.is_empty() {
-            let delay = self.work_delay();
-            self.schedule(delay, Happening::Work(site, boot, index));
+        if self.lives(site, boot) {
+            self.worker_goes(site, index);
         }
         Ok(())
     }
 
-    /// One step of a task; says whether more of it is left.
-    fn work_on(&mut self, site: Site, index: usize, task: &Effect) -> Checked<bool> {
-        let Some(process) = &mut self.sites[site.index()].process else { return Ok(false) };
-        let image = process.workers[index].image.clone();
-        let failed = |error: ImageError| Violation {
-            rule: 4,
-            what: format!("the engine of {site:?} cannot do what the core asks: {error}"),
-        };
-        match task {
-            Effect::Append { records, .. } => {
-                image.append(records).map_err(failed)?;
-            }
-            Effect::Apply { origin, through } => {
-                let at = image.apply(*through, APPLY_RECORDS).map_err(failed)?;
-                self.model.applied(site, origin, at)?;
-                self.feed(site, Event::Applied { origin: origin.clone(), at })?;
-                return Ok(at.seq < *through);
-            }
+    /// Holds an effect against the model before it is carried out.
+    fn before_work(&mut self, site: Site, mut effect: Effect) -> Checked<Effect> {
+        match &mut effect {
             Effect::Trim { origin, through } => {
                 let alone = self.is_promoted(site, origin);
                 self.model.trims(site, origin, *through, alone)?;
-                image.trim(*through).map_err(failed)?;
             }
             Effect::Collect { origin, through } => {
-                let ahead = if self.mistake == Some(Mistake::CollectedAhead) { 1000 } else { 0 };
-                let applied = image.progress().map_err(failed)?.applied.seq;
-                let through = Seq(through.0 + ahead).min(applied);
+                if self.mistake == Some(Mistake::CollectedAhead) {
+                    through.0 += 1000;
+                }
                 let alone = self.is_promoted(site, origin);
-                self.model.collects(site, origin, through, alone)?;
-                image.collect(through, COLLECT_CHUNKS).map_err(failed)?;
+                let applied = self.model.log(site, origin).map_or(Seq::ZERO, |log| log.applied);
+                self.model.collects(site, origin, applied.min(*through), alone)?;
             }
-            Effect::Cut { origin, last, .. } => {
-                self.model.cut(site, origin, *last)?;
-                image.cut(*last).map_err(failed)?;
-                let progress = image.flush().map_err(failed)?;
-                self.model.flushed(site, origin, progress);
-                self.feed(site, Event::Cut { origin: origin.clone(), at: *last })?;
-            }
-            Effect::Fetch { origin, connection, from, bytes_max } => {
-                let records = image.read_log(*from, *bytes_max).map_err(failed)?;
-                let event = Event::Fetched { origin: origin.clone(), connection: *connection, records };
-                self.feed(site, event)?;
-            }
+            Effect::Cut { origin, last, .. } => self.model.cut(site, origin, *last)?,
             _ => {}
         }
-        Ok(false)
+        Ok(effect)
+    }
+
+    /// The engine is durable through what it holds.
+    fn worker_flushed(&mut self, site: Site, index: usize, origin: &Origin) -> Checked {
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+        let progress = process.workers[index].engine.image().progress();
+        let progress = progress.map_err(|error| Violation { rule: 4, what: error.to_string() })?;
+        self.model.flushed(site, origin, progress);
+        Ok(())
     }
 
     /// Does this site write the origin without its peer, by promotion?
@@ -118,19 +118,18 @@ impl World {
         site == Site::B && self.model.promoted.contains_key(origin)
     }
 
-    /// The core asks for a flush.
-    pub(super) fn flush(&mut self, site: Site, origin: &Origin) {
-        let Some(index) = self.worker_index(site, origin) else { return };
+    /// A flush begins: everything asked for before it is in the engine now.
+    fn flush(&mut self, site: Site, index: usize) {
         let state = &mut self.sites[site.index()];
         let slow = state.slow;
         let Some(process) = &mut state.process else { return };
         let boot = process.boot;
         let worker = &mut process.workers[index];
         // A real flush covers what was there when it began, whatever comes meanwhile.
-        worker.flushing = worker.image.progress().ok();
+        worker.flushing = worker.engine.image().progress().ok();
         if self.mistake == Some(Mistake::ReleaseBeforeFlush) {
             let progress = worker.flushing.unwrap_or_default();
-            let event = Event::Flushed { origin: origin.clone(), progress };
+            let event = Event::Flushed { origin: worker.origin.clone(), progress };
             self.schedule(0, Happening::Feed(site, boot, Box::new(event)));
         }
         let delay = if slow { self.noise.between(100, 1_500) } else { self.noise.between(1, 60) };
@@ -154,7 +153,7 @@ impl World {
         }
         let reported: Progress = worker.flushing.take().unwrap_or_default();
         let was_full = std::mem::take(&mut worker.told_full);
-        let progress = match worker.image.flush() {
+        let progress = match worker.engine.image().flush() {
             Ok(progress) => progress,
             Err(error) => return broken(4, format!("the engine of {origin} at {site:?} cannot flush: {error}")),
         };
