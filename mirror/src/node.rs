@@ -110,7 +110,11 @@ impl Node {
         let name = plan.node.clone();
         let mut logs = Vec::new();
         for (entry, recovered) in superblock.origins.iter().zip(recovered) {
-            let found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
+            let mut found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
+            if let Some(mirrored) = found.as_mut().filter(|p| p.origin != plan.node) {
+                // A promoted origin runs alone: the way back is not in this version.
+                mirrored.stream = None;
+            }
             let own = found.unwrap_or_else(|| OriginPlan {
                 origin: entry.origin.clone(),
                 nvram_len: entry.partition.segment_len * u64::from(entry.partition.segments),

@@ -226,7 +226,7 @@ fn stream(key: &str, to: &mut Destination, node: &Origin) -> Checked<StreamPlan>
         ack: match to.ack.get_or_insert(Ack::Durable) {
             Ack::Received => AckLevel::Received,
             Ack::Durable => AckLevel::Durable,
-            Ack::Applied => AckLevel::Applied,
+            Ack::Applied => return wrong(&format!("{key}.ack"), "'applied' is not offered by this version"),
         },
         link_timeout: to.link_timeout.get_or_insert(seconds(5)).0,
         sync_interval: to.sync_interval.get_or_insert(seconds(10)).0,
