@@ -129,6 +129,14 @@ impl Superblock {
         Ok(((counter % 2) * COPY_LEN as u64, out.freeze()))
     }
 
+    /// What one copy holds, with its counter; none where it is not sound.
+    ///
+    /// # Errors
+    /// Where it is sound but of another format.
+    pub fn decode(copy: &[u8]) -> Result<Option<(Self, u64)>, NvramError> {
+        Ok(decode_copy(copy)?.map(|(counter, superblock)| (superblock, counter)))
+    }
+
     /// The newest sound copy and its counter; none in a region that was never used, or whose first write was torn.
     ///
     /// # Errors

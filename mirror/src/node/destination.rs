@@ -174,6 +174,7 @@ impl Log {
 
     /// Answers the Hello, once everything received before is persisted.
     fn greet(&mut self, cx: &mut Context) {
+        let Side::Destination(_) = &self.side else { return };
         if !self.pending.is_empty() || !self.incoming.is_empty() {
             return;
         }
@@ -284,6 +285,7 @@ impl Log {
     }
 
     pub(super) fn welcome(&mut self, connection: Connection, cx: &mut Context) {
+        let Side::Destination(_) = &self.side else { return };
         let entry = cx.store.entry(&self.origin);
         let welcome = Welcome {
             version: PROTOCOL_VERSION,
@@ -367,6 +369,8 @@ impl Log {
 
     /// Apply, flush, answer: as far as the synchronization request and both ends' persists allow.
     pub(super) fn request_progress(&mut self, cx: &mut Context) {
+        // A promote may have made a source of this end just before.
+        let Side::Destination(_) = &self.side else { return };
         let (persisted, applied, flushed) = (self.persisted, self.applied.seq, self.flushed.applied.seq);
         let destination = self.destination();
         destination.unapplied.pop(applied);

@@ -83,7 +83,7 @@ impl Log {
         let Some(promotion) = &mut destination.promotion else { return };
         if !promotion.storing && drained {
             promotion.storing = true;
-            let epoch = cx.store.entry(&self.origin).epoch().next(cx.node.node_id());
+            let epoch = cx.store.entry(&self.origin).epoch().next_promoted(cx.node.node_id());
             let begin = EpochEntry::after(last, epoch);
             let version = cx.store.change(&self.origin, |entry| {
                 push_epoch(&mut entry.epochs, begin);

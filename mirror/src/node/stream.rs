@@ -452,8 +452,11 @@ impl Log {
 
     /// Both ends hold one history, the destination up to `has`: sends the rest.
     fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
+        if !self.source().fresh {
+            // The first Hello since the start: bodies that the process before left open are given up by a new epoch.
+            return self.raise(cx);
+        }
         let in_sync = cx.store.entry(&self.origin).in_sync;
-        self.source().fresh = true;
         let now = cx.now;
         let last = self.last.seq;
         let Some(stream) = self.stream() else { return };

@@ -89,7 +89,10 @@ impl Draw {
         let upload = self.random.below(UPLOADS) as u8;
         let chunks = self.chunks();
         match self.random.below(32) {
-            0 => self.write(Write::CreateBucket { bucket: self.bit() }),
+            0 => {
+                let bucket = self.bit();
+                self.write(Write::CreateBucket { bucket });
+            }
             1 => {
                 let bucket = self.bit();
                 self.write(Write::DeleteBucket { bucket });
