@@ -9,6 +9,8 @@ use lockstep_tests::sim::{Outcome, draw, run, shrink};
 const USAGE: &str = "sim --seeds N [--from S] | --seed S [--trace] [--shrink] | --replay FILE [--trace]";
 
 fn main() -> ExitCode {
+    // A panic in the code under test is an outcome like any other: it is reported with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
     let mut args = std::env::args().skip(1);
     let (mut seeds, mut from, mut seed, mut trace, mut smaller, mut file) = (None, None, None, false, false, None);
     while let Some(arg) = args.next() {

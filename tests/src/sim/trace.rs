@@ -1,8 +1,6 @@
 //! What happened in a run: always as a running hash, so that two runs can be compared at no cost, and as text where
 //! somebody wants to read it.
 
-use std::fmt::Write;
-
 /// The trace of a run.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -26,9 +24,10 @@ impl Trace {
         }
         if let Some(lines) = &mut self.lines {
             let mut line = String::new();
-            let _infallible = write!(line, "{:>7} ", numbers[0]);
             text(&mut line);
-            lines.push(line);
+            if !line.is_empty() {
+                lines.push(format!("{:>7} {line}", numbers[0]));
+            }
         }
     }
 

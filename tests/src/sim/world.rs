@@ -371,11 +371,9 @@ impl World {
             Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
             Event::Received { connection, .. } => 0x7_0000 + connection.0,
         };
-        let quiet = kind == 0;
         self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
-            if quiet {
-                line.push_str(&format!("{site:?} <- Idle"));
-            } else {
+            // Most idles do nothing: what they do is seen by its effects.
+            if kind != 0 {
                 line.push_str(&format!("{site:?} <- {}", super::describe::event(event)));
             }
         });

@@ -54,7 +54,8 @@ impl World {
                 Ok(())
             }
             Step::FailPersist(site) => {
-                self.sites[site.index()].nvram.fail_persists = true;
+                // Of a process that runs: one that starts on a broken device does not, and that is all.
+                self.sites[site.index()].nvram.fail_persists = self.boot(site).is_some();
                 Ok(())
             }
             Step::Clock(site, ms) => {

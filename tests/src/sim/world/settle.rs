@@ -31,6 +31,8 @@ impl World {
             self.run_until(self.now + 100)?;
             self.order(Site::B, Order::PromoteLossy)?;
         }
+        // Whoever lost a connection hears of it first.
+        self.run_until(self.now + 1_000)?;
         let end = self.now + SETTLE_MS;
         while !self.is_settled()? {
             if self.now >= end {
