@@ -7,7 +7,7 @@ use lockstep_storage::id::Origin;
 use super::World;
 use crate::sim::image::nothing_is_left;
 use crate::sim::model::{Checked, broken};
-use crate::sim::scenario::{Order, Site};
+use crate::sim::scenario::{Order, Site, Write};
 use crate::sim::site::origin_of;
 
 /// Longest time to come together once everything is mended, in milliseconds.
@@ -40,6 +40,7 @@ impl World {
             }
             self.run_until(self.now + STEP_MS)?;
         }
+        self.last_write()?;
         self.points()?;
         self.compare()
     }
@@ -104,6 +105,22 @@ impl World {
             9,
             format!("A says that B needs a baseline; common {common}, A trimmed {trimmed}, B at {at} applied {}", there.applied),
         )
+    }
+
+    /// Whoever is the source now takes a write; so bodies that a process before left open are given up.
+    fn last_write(&mut self) -> Checked {
+        let before = self.model.answers;
+        self.client_begins(Write::CreateBucket { bucket: 0 }, None, None)?;
+        self.client_begins(Write::Put { key: 0, chunks: 1 }, None, None)?;
+        let end = self.now + 10_000;
+        while self.clients.waiting() > 0 && self.now < end {
+            self.run_until(self.now + STEP_MS)?;
+        }
+        let baseline = self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
+        if self.model.answers == before && !baseline {
+            return broken(9, "everything is mended, and a write is not answered");
+        }
+        Ok(())
     }
 
     fn not_settled(&mut self) -> Checked {
