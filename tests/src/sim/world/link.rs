@@ -37,7 +37,7 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        if self.noise.chance(4) { self.noise.between(20, 250) } else { self.noise.between(1, 9) }
+        if !self.calm && self.noise.chance(4) { self.noise.between(20, 250) } else { self.noise.between(1, 9) }
     }
 
     /// A core sends.

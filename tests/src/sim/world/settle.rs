@@ -30,6 +30,11 @@ impl World {
         if self.sites[Site::A.index()].lost && !self.promoted() {
             self.run_until(self.now + 100)?;
             self.order(Site::B, Order::PromoteLossy)?;
+            let mirrored = self.model.stored(Site::B, &origin_of(Site::A)).is_some_and(|e| !e.epochs.is_empty());
+            if !mirrored {
+                // Nothing was ever mirrored: B has nothing to serve, and nobody was told otherwise.
+                return self.model.keeps_mirrored(Site::B, &origin_of(Site::A), "has nothing to serve");
+            }
         }
         // Whoever lost a connection hears of it first.
         self.run_until(self.now + 1_000)?;
