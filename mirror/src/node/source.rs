@@ -407,6 +407,8 @@ impl Source {
         let got = match &self.stream {
             Some(stream) if stream.peer.persisted >= waiting.seq => Answered::Mirrored(AckLevel::Durable),
             Some(stream) if stream.peer.received >= waiting.seq => Answered::Mirrored(AckLevel::Received),
+            // It was committed at level `received`, and the mirror has restarted since: it gets the record again.
+            Some(stream) if !stream.alone && waiting.seq > self.bootstrap_through => return None,
             _ => Answered::Local,
         };
         match (waiting.require, got) {

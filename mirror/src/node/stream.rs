@@ -251,7 +251,7 @@ impl Log {
         let incarnation = cx.store.superblock().incarnation;
         let Some(stream) = self.stream() else { return };
         if stream.link != Link::Connecting(connection) {
-            return;
+            return self.close(connection, cx);
         }
         stream.link = Link::Greeting(connection);
         stream.connects += 1;

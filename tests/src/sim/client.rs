@@ -159,7 +159,7 @@ fn chunks(write: Write) -> u8 {
 
 impl World {
     /// A client begins a write, at the site that it is directed to.
-    pub(super) fn client_begins(&mut self, write: Write, at: Option<Site>, require: Option<AckLevel>) -> Checked {
+    pub(crate) fn client_begins(&mut self, write: Write, at: Option<Site>, require: Option<AckLevel>) -> Checked {
         let origin = origin_of(Site::A);
         let directed = if self.sites[Site::B.index()].is_source(&origin) { Site::B } else { Site::A };
         let site = at.unwrap_or(directed);

@@ -85,6 +85,8 @@ pub struct World {
     pub(super) noise: Random,
     pub(super) sites: [SiteState; 2],
     links: Vec<Link>,
+    /// Attempts to connect that their core has closed.
+    given_up: Vec<(Site, u32, Origin, Connection)>,
     pub(super) model: Model,
     references: References,
     pub(super) clients: Clients,
@@ -116,6 +118,7 @@ impl World {
             noise: Random::new(scenario.noise),
             sites: Site::ALL.map(|site| SiteState::new(site, scenario)),
             links: Vec::new(),
+            given_up: Vec::new(),
             model: Model::new(scenario.policy, scenario.ack),
             references: References::default(),
             clients: Clients::default(),

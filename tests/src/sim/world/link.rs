@@ -14,6 +14,9 @@ impl World {
     /// A connection is made, where the other site runs and both ways are open.
     pub(super) fn dial(&mut self, site: Site, origin: Origin, number: Connection) -> Checked {
         let Some(boot) = self.boot(site) else { return Ok(()) };
+        if self.given_up.contains(&(site, boot, origin.clone(), number)) {
+            return Ok(());
+        }
         let peer = site.peer();
         let open = !self.sites[0].cut && !self.sites[1].cut;
         let Some(process) = self.sites[peer.index()].process.as_mut().filter(|_| open) else {
@@ -34,7 +37,7 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        if self.noise.chance(4) { self.noise.between(20, 250) } else { self.noise.between(1, 9) }
+        if !self.calm && self.noise.chance(4) { self.noise.between(20, 250) } else { self.noise.between(1, 9) }
     }
 
     /// A core sends.
@@ -105,11 +108,18 @@ impl World {
             let end = link.end(site, boot, number).filter(|_| link.origin == *origin)?;
             Some((index, end))
         });
-        if let Some((index, end)) = found
-            && std::mem::replace(&mut self.links[index].ends[end].open, false)
-        {
-            self.dispatch(index, 1 - end, Parcel::End);
+        match found {
+            Some((index, end)) if self.links[index].ends[end].open => {
+                self.links[index].ends[end].open = false;
+                self.dispatch(index, 1 - end, Parcel::End);
+            }
+            Some(_) => return,
+            // An attempt that has not come to anything yet.
+            None => self.given_up.push((site, boot, origin.clone(), number)),
         }
+        // As in production, the closing end is told too.
+        let event = Event::Disconnected { origin: origin.clone(), connection: number, reason: "closed here".into() };
+        self.schedule(1, Happening::Feed(site, boot, Box::new(event)));
     }
 
     /// The end of what is under way on a connection is lost, and both ends hear of it, where they still are.

@@ -7,7 +7,7 @@ use lockstep_storage::id::Origin;
 use super::World;
 use crate::sim::image::nothing_is_left;
 use crate::sim::model::{Checked, broken};
-use crate::sim::scenario::{Order, Site};
+use crate::sim::scenario::{Order, Site, Write};
 use crate::sim::site::origin_of;
 
 /// Longest time to come together once everything is mended, in milliseconds.
@@ -30,6 +30,11 @@ impl World {
         if self.sites[Site::A.index()].lost && !self.promoted() {
             self.run_until(self.now + 100)?;
             self.order(Site::B, Order::PromoteLossy)?;
+            let mirrored = self.model.stored(Site::B, &origin_of(Site::A)).is_some_and(|e| !e.epochs.is_empty());
+            if !mirrored {
+                // Nothing was ever mirrored: B has nothing to serve, and nobody was told otherwise.
+                return self.model.keeps_mirrored(Site::B, &origin_of(Site::A), "has nothing to serve");
+            }
         }
         // Whoever lost a connection hears of it first.
         self.run_until(self.now + 1_000)?;
@@ -40,6 +45,7 @@ impl World {
             }
             self.run_until(self.now + STEP_MS)?;
         }
+        self.last_write()?;
         self.points()?;
         self.compare()
     }
@@ -110,6 +116,22 @@ impl World {
                 there.applied
             ),
         )
+    }
+
+    /// Whoever is the source now takes a write; so bodies that a process before left open are given up.
+    fn last_write(&mut self) -> Checked {
+        let before = self.model.answers;
+        self.client_begins(Write::CreateBucket { bucket: 0 }, None, None)?;
+        self.client_begins(Write::Put { key: 0, chunks: 1 }, None, None)?;
+        let end = self.now + 10_000;
+        while self.clients.waiting() > 0 && self.now < end {
+            self.run_until(self.now + STEP_MS)?;
+        }
+        let baseline = self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
+        if self.model.answers == before && !baseline {
+            return broken(9, "everything is mended, and a write is not answered");
+        }
+        Ok(())
     }
 
     fn not_settled(&mut self) -> Checked {
