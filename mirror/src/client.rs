@@ -11,6 +11,7 @@ use lockstep_storage::record::Draft;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::event::{Command, Event, Report};
+use crate::link::Held;
 use crate::plan::AckLevel;
 use crate::status::Status;
 
@@ -133,6 +134,10 @@ pub(crate) enum Input {
     Submit(Submission),
     Command(Command, oneshot::Sender<Result<Report, String>>),
     Event(Event),
+    /// From the link, with the memory that it holds until it is handled.
+    Link(Event, Held),
+    /// The core's thread ends.
+    Stop,
 }
 
 pub(crate) struct Shared {

@@ -124,6 +124,13 @@ pub enum Event {
         /// The records, in order.
         records: Vec<Record>,
     },
+    /// What came after a common point is set aside in a file, and cut from the container.
+    Cut {
+        /// Whose.
+        origin: Origin,
+        /// The last record that is left.
+        at: Position,
+    },
     /// A connection stands: the one that this node opened, or one that its peer did.
     Connected {
         /// Whose stream.
@@ -203,6 +210,16 @@ pub enum Effect {
         origin: Origin,
         /// Up to which seq.
         through: Seq,
+    },
+    /// Set every record after `last` aside in a file, durably, and cut it from the container; flush; then say
+    /// [`Event::Cut`].
+    Cut {
+        /// Whose.
+        origin: Origin,
+        /// The last record that stays.
+        last: Position,
+        /// Epoch of the records set aside, for the file's name.
+        epoch: Epoch,
     },
     /// Read records back, then say [`Event::Fetched`].
     Fetch {

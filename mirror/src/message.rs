@@ -40,6 +40,8 @@ pub struct Hello {
     pub ack: AckLevel,
     /// Its `link_timeout`, in milliseconds, for the verdict too.
     pub link_timeout_ms: u64,
+    /// Its in-sync mark: where it is not set, the destination clears its own before it takes a record.
+    pub in_sync: bool,
 }
 
 /// The answer to a [`Hello`].

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lockstep_storage::id::Origin;
+use lockstep_storage::record::Draft;
 
 /// What happens to an origin's writes while its mirror is out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,4 +66,10 @@ pub struct NodePlan {
     pub node: Origin,
     /// Its origins: its own first, then those it mirrors.
     pub origins: Vec<OriginPlan>,
+    /// The first records of its own origin, written when the node starts for the first time and committed locally under
+    /// any policy: the root key and its user.
+    pub bootstrap: Vec<Draft>,
+    /// Largest record that it takes, in bytes; a larger draft is refused. Segments are never smaller than it asks for, and
+    /// the other end's must be as large. [`lockstep_storage::record::RECORD_LEN_MAX`] but in simulations.
+    pub record_len_max: usize,
 }

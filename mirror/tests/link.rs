@@ -44,6 +44,7 @@ fn of_each_kind() -> Vec<Message> {
             policy: Policy::Async,
             ack: AckLevel::Received,
             link_timeout_ms: 5000,
+            in_sync: true,
         }),
         Message::Welcome(Welcome {
             version: PROTOCOL_VERSION,

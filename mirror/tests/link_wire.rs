@@ -59,6 +59,7 @@ fn one_of_each() -> Vec<Message> {
             policy: Policy::Strict,
             ack: AckLevel::Applied,
             link_timeout_ms: 5000,
+            in_sync: true,
         }),
         Message::Welcome(Welcome {
             version: PROTOCOL_VERSION,

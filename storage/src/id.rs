@@ -73,17 +73,31 @@ pub struct Epoch {
     pub node: NodeId,
 }
 
+/// Counters count restarts below this bit and promotes from it on.
+const PROMOTE_SHIFT: u32 = 32;
+
 impl Epoch {
     /// The first epoch that `node` may make after this one.
     #[must_use]
     pub fn next(self, node: NodeId) -> Self {
         Self { counter: self.counter + 1, node }
     }
+
+    /// The epoch of a promote of `node`: above every epoch that the deposed node can make by itself, however often it
+    /// restarts before it hears of it.
+    #[must_use]
+    pub fn next_promoted(self, node: NodeId) -> Self {
+        Self { counter: ((self.counter >> PROMOTE_SHIFT) + 1) << PROMOTE_SHIFT, node }
+    }
 }
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:08x}", self.counter, self.node.0 >> 32)
+        let (promotes, restarts) = (self.counter >> PROMOTE_SHIFT, self.counter & ((1 << PROMOTE_SHIFT) - 1));
+        if promotes > 0 {
+            write!(f, "{promotes}.")?;
+        }
+        write!(f, "{restarts}-{:08x}", self.node.0 >> 32)
     }
 }
 
@@ -160,5 +174,9 @@ mod tests {
         let first = Epoch { counter: 1, node: b };
         assert!(first < first.next(a));
         assert!(first.next(a) < first.next(b));
+        let promoted = first.next_promoted(a);
+        assert!(first.next(b).next(b).next(b) < promoted, "a promote deposes whoever restarted meanwhile");
+        assert!(promoted < promoted.next(b));
+        assert_eq!(promoted.next(a).to_string(), "1.1-00000000");
     }
 }

@@ -12,13 +12,13 @@ pub mod rocks;
 pub mod view;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::id::{BodyId, Position, Seq};
 use crate::record::{Record, RecordError};
-pub use view::{ListPage, ListQuery, View};
+pub use view::{ImageDigest, ListPage, ListQuery, UploadPage, View};
 
 /// What the engine could not do.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,23 @@ pub enum ImageError {
         /// The one that came.
         got: Seq,
     },
+    /// The container no longer has the record that was asked for.
+    #[error("records up to {through} have been trimmed")]
+    Trimmed {
+        /// The last one that was trimmed.
+        through: Seq,
+    },
+    /// What is in the image cannot be cut.
+    #[error("cannot cut after {last}: the image holds everything up to {applied}")]
+    Applied {
+        /// Where to cut.
+        last: Seq,
+        /// The last applied record.
+        applied: Seq,
+    },
+    /// The container does not have the record at this position.
+    #[error("the container has no record {0} with this checksum")]
+    NotHere(Position),
 }
 
 /// The families of an origin's engine.
@@ -106,6 +123,9 @@ pub trait Tables: Send + Sync {
     fn cursor<'a>(&'a self, family: Family, until: &[u8]) -> Result<Box<dyn Cursor + 'a>, ImageError>;
 }
 
+/// A key and its value.
+pub type KeyValue<'a> = (&'a [u8], &'a [u8]);
+
 /// A position in a family that can jump: skip-scan over delimiters costs one seek a common prefix.
 pub trait Cursor {
     /// Goes to the first key at or after `key`.
@@ -116,7 +136,7 @@ pub trait Cursor {
     ///
     /// # Errors
     /// When the engine could not read.
-    fn entry(&self) -> Result<Option<(&[u8], &[u8])>, ImageError>;
+    fn entry(&self) -> Result<Option<KeyValue<'_>>, ImageError>;
 }
 
 /// The engine of one origin and engine generation.
@@ -124,7 +144,7 @@ pub trait Cursor {
 /// 1. `commit` is atomic and visible to every later snapshot at once.
 /// 2. What is on disk after a crash at any moment is the result of a prefix of the commits: all up to some point, nothing
 ///    after. After `flush` has returned, that prefix holds everything committed before `flush` was called.
-/// 3. Any number of threads may use it; commits of one origin come from one thread.
+/// 3. Any number of threads may use it at once; [`Image`] sees to it that commits which depend on each other do not cross.
 pub trait Engine: Send + Sync + 'static {
     /// Changes, all or none.
     ///
@@ -155,13 +175,19 @@ pub trait Engine: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Image {
     engine: Arc<dyn Engine>,
+    /// Held by everything that reads the image in order to change it. Appending does not: it only adds to the container.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Image {
     /// The image in `engine`.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, changing: Arc::default() }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far it is.
@@ -172,20 +198,23 @@ impl Image {
         self.view().progress()
     }
 
-    /// Puts records in the container: ops in the log, chunks in the body family. They must follow what is there.
+    /// Puts records in the container: ops in the log, chunks in the body family. They must follow what is there. One
+    /// thread appends; another one may apply at the same time.
     ///
     /// # Errors
-    /// [`ImageError::Gap`] when they do not follow; engine errors.
+    /// [`ImageError::Gap`] when they do not follow, [`ImageError::Corrupt`] when one is not the child of the one before;
+    /// engine errors.
     pub fn append(&self, records: &[Record]) -> Result<Position, ImageError> {
         apply::append(self.engine.as_ref(), records)
     }
 
     /// Applies records from the container, at most up to `through` and about `limit` of them, in one atomic batch that
-    /// also moves the applied mark. Does nothing for what was applied before.
+    /// also moves the applied mark. Does nothing for what was applied before, stops at the last appended one.
     ///
     /// # Errors
     /// When a record is missing or cannot be read: the image stays where it was (F42).
     pub fn apply(&self, through: Seq, limit: usize) -> Result<Position, ImageError> {
+        let _changing = self.changing();
         apply::apply(self.engine.as_ref(), through, limit)
     }
 
@@ -212,6 +241,7 @@ impl Image {
     /// # Errors
     /// Engine errors.
     pub fn trim(&self, through: Seq) -> Result<(), ImageError> {
+        let _changing = self.changing();
         apply::trim(self.engine.as_ref(), through)
     }
 
@@ -219,8 +249,10 @@ impl Image {
     /// them is applied.
     ///
     /// # Errors
-    /// When something after `last` is applied, or engine errors.
+    /// [`ImageError::Applied`] when something after `last` is applied, [`ImageError::NotHere`] when the container has no
+    /// such record, or engine errors.
     pub fn cut(&self, last: Position) -> Result<(), ImageError> {
+        let _changing = self.changing();
         apply::cut(self.engine.as_ref(), last)
     }
 
@@ -230,6 +262,7 @@ impl Image {
     /// # Errors
     /// Engine errors.
     pub fn collect(&self, through: Seq, limit: usize) -> Result<usize, ImageError> {
+        let _changing = self.changing();
         apply::collect(self.engine.as_ref(), through, limit)
     }
 

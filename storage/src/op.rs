@@ -426,6 +426,8 @@ impl Mutation {
 
 /// Kind of [`Data`] in a record's header.
 pub const KIND_DATA: u8 = 1;
+/// Kind of [`AbandonBody`] in a record's header.
+pub const KIND_ABANDON_BODY: u8 = 14;
 /// Highest kind that this version knows.
 pub const KIND_MAX: u8 = 15;
 

@@ -24,10 +24,17 @@ use crate::record::{RECORD_LEN_MAX, Record};
 pub const SEGMENTS_DEFAULT: u32 = 4;
 /// Fewest segments: one is spilled while another takes writes.
 pub const SEGMENTS_MIN: u32 = 2;
-/// Smallest segment, in bytes: the largest record and the header fit.
-pub const SEGMENT_LEN_MIN: u64 = (RECORD_LEN_MAX as u64 + 3 * BLOCK_LEN).next_multiple_of(1 << 20);
+/// Smallest segment, in bytes, where records may have any legal length.
+pub const SEGMENT_LEN_MIN: u64 = segment_len_min(RECORD_LEN_MAX);
 /// Length of a stamp, in bytes.
 pub const STAMP_LEN: usize = 32;
+
+/// Smallest segment, in bytes, that takes records of up to `record_len_max` bytes: the largest one, its stamp and the
+/// header fit. A node that takes less than [`RECORD_LEN_MAX`] can do with less, which is what simulations do.
+#[must_use]
+pub const fn segment_len_min(record_len_max: usize) -> u64 {
+    (record_len_max as u64 + STAMP_LEN as u64 + 2 * BLOCK_LEN).next_multiple_of(BLOCK_LEN)
+}
 
 const SEGMENT_MAGIC: [u8; 8] = *b"LSSEGMT1";
 const STAMP_MAGIC: u32 = 0x3154_534c;
@@ -44,18 +51,19 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Cuts `len` bytes from `offset` on into `segments` parts.
+    /// Cuts `len` bytes from `offset` on into `segments` parts for records of up to `record_len_max` bytes.
     ///
     /// # Errors
     /// When a segment would be too small or there would be too few, in one sentence.
-    pub fn new(offset: u64, len: u64, segments: u32) -> Result<Self, String> {
+    pub fn new(offset: u64, len: u64, segments: u32, record_len_max: usize) -> Result<Self, String> {
         if segments < SEGMENTS_MIN {
             return Err(format!("a partition needs at least {SEGMENTS_MIN} segments, not {segments}"));
         }
         let segment_len = len / u64::from(segments) / BLOCK_LEN * BLOCK_LEN;
-        if segment_len < SEGMENT_LEN_MIN {
-            let least = SEGMENT_LEN_MIN * u64::from(segments) >> 20;
-            return Err(format!("a partition of {len} bytes is too small: at least {least} MiB are needed"));
+        let segment_len_min = segment_len_min(record_len_max);
+        if segment_len < segment_len_min {
+            let least = segment_len_min * u64::from(segments);
+            return Err(format!("a partition of {len} bytes is too small: at least {least} bytes are needed"));
         }
         Ok(Self { offset, segment_len, segments })
     }
@@ -309,6 +317,12 @@ impl Partition {
     pub fn counts(&self) -> (u32, u32, u32) {
         let count = |state| self.segments.iter().filter(|s| s.state == state).count() as u32;
         (count(State::Free), count(State::Active), count(State::Sealed))
+    }
+
+    /// The newest generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Where it lies.

@@ -21,7 +21,7 @@ use crc_fast::{CrcAlgorithm, Digest, checksum};
 use prost::Message;
 
 use crate::id::{BodyId, Epoch, NodeId, Position, Seq};
-use crate::op::{CHUNK_LEN, Data, KIND_DATA, KIND_MAX, Mutation, OP_LEN_MAX, Op};
+use crate::op::{CHUNK_LEN, Data, KIND_ABANDON_BODY, KIND_DATA, KIND_MAX, Mutation, OP_LEN_MAX, Op};
 
 /// Length of the fixed part of a record, in bytes.
 pub const HEADER_LEN: usize = 88;
@@ -181,6 +181,24 @@ pub fn payload_crc(payload: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, payload) as u32
 }
 
+/// Reads and verifies a record's head (header and op) without its payload.
+///
+/// # Errors
+/// When it is not whole, or its checksum does not match.
+pub fn verify_head(head: &[u8]) -> Result<Header, RecordError> {
+    let header = Header::decode(head)?;
+    let Some((fixed, op)) = head.split_first_chunk::<HEADER_LEN>() else {
+        return Err(RecordError::Short { have: head.len(), need: HEADER_LEN });
+    };
+    if op.len() != header.op_len as usize {
+        return Err(RecordError::Short { have: head.len(), need: HEADER_LEN + header.op_len as usize });
+    }
+    if header_checksum(fixed, op) != header.checksum {
+        return Err(RecordError::HeaderChecksum(header.seq));
+    }
+    Ok(header)
+}
+
 /// A record before the core gives it its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -208,6 +226,18 @@ impl Draft {
     #[must_use]
     pub fn record_len(&self) -> usize {
         HEADER_LEN + self.op.len() + self.payload.len()
+    }
+
+    /// Which mutation: its protobuf tag.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Does it only give a body up?
+    #[must_use]
+    pub fn is_abandon(&self) -> bool {
+        self.kind == KIND_ABANDON_BODY
     }
 
     /// Makes the record that follows `parent`.
@@ -284,16 +314,9 @@ impl Record {
     /// # Errors
     /// When either does not match.
     pub fn from_parts(head: Bytes, payload: Bytes) -> Result<Self, RecordError> {
-        let header = Header::decode(&head)?;
-        let Some(fixed) = head.first_chunk::<HEADER_LEN>() else {
-            return Err(RecordError::Short { have: head.len(), need: HEADER_LEN });
-        };
-        let (op_len, payload_len) = (head.len() - HEADER_LEN, payload.len());
-        if op_len != header.op_len as usize || payload_len != header.payload_len as usize {
-            return Err(RecordError::Short { have: op_len + payload_len, need: header.record_len() - HEADER_LEN });
-        }
-        if header_checksum(fixed, &head[HEADER_LEN..]) != header.checksum {
-            return Err(RecordError::HeaderChecksum(header.seq));
+        let header = verify_head(&head)?;
+        if payload.len() != header.payload_len as usize {
+            return Err(RecordError::Short { have: head.len() + payload.len(), need: header.record_len() });
         }
         if payload_crc(&payload) != header.payload_crc {
             return Err(RecordError::PayloadChecksum(header.seq));

@@ -45,7 +45,7 @@ pub struct Recovered {
     pub committed: Seq,
     /// Modification time of the last record, milliseconds since 1970.
     pub time_ms: u64,
-    /// Highest generation used in the partition.
+    /// No generation above it was ever used in the partition.
     pub generation: u64,
 }
 
@@ -63,7 +63,10 @@ pub fn recover(
     image: &Image,
 ) -> Result<Recovered, RecoveryError> {
     let segments = headers(nvram, origin, extent)?;
-    let generation = segments.last().map_or(0, |(header, _)| header.generation).max(generation_floor);
+    // A batch may have survived where its segment's header did not: each segment but the ones with a durable header may
+    // hold one such generation more. A new use must not take the number of any of them.
+    let highest = segments.last().map_or(0, |(header, _)| header.generation).max(generation_floor);
+    let generation = highest + u64::from(extent.segments);
     let mut end = End { last: image.progress()?.appended, missing: None };
     for (header, at) in segments.into_iter().filter(|(header, _)| header.generation > generation_floor) {
         let bytes = nvram.read(at, extent.segment_len as usize)?;

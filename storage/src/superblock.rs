@@ -129,7 +129,15 @@ impl Superblock {
         Ok(((counter % 2) * COPY_LEN as u64, out.freeze()))
     }
 
-    /// The newest sound copy and its counter; none in a region that was never used.
+    /// What one copy holds, with its counter; none where it is not sound.
+    ///
+    /// # Errors
+    /// Where it is sound but of another format.
+    pub fn decode(copy: &[u8]) -> Result<Option<(Self, u64)>, NvramError> {
+        Ok(decode_copy(copy)?.map(|(counter, superblock)| (superblock, counter)))
+    }
+
+    /// The newest sound copy and its counter; none in a region that was never used, or whose first write was torn.
     ///
     /// # Errors
     /// When there is something and no copy is sound, or the format is another.
@@ -146,7 +154,8 @@ impl Superblock {
                 newest = Some((superblock, counter));
             }
         }
-        let untouched = copies.iter().all(|copy| copy.iter().all(|b| *b == 0));
+        // The first write of all may be torn: then the other copy was never written, and nothing was ever promised.
+        let untouched = copies.iter().any(|copy| copy.iter().all(|b| *b == 0));
         if newest.is_none() && !untouched {
             return Err(NvramError::Layout("neither copy of the NVRAM superblock is sound".into()));
         }

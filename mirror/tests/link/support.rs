@@ -12,6 +12,7 @@ use lockstep_mirror::message::{Append, Message};
 use lockstep_mirror::plan::{AckLevel, NodePlan, OriginPlan, Policy, StreamPlan};
 use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::op::{Data, Mutation};
+use lockstep_storage::record::RECORD_LEN_MAX;
 use lockstep_storage::record::{Draft, Place, Record};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -44,7 +45,8 @@ pub fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> NodePlan 
             backlog_limit: 1 << 30,
         }),
     };
-    NodePlan { node: name(node), origins: origins.iter().map(origin).collect() }
+    let origins = origins.iter().map(origin).collect();
+    NodePlan { node: name(node), origins, bootstrap: Vec::new(), record_len_max: RECORD_LEN_MAX }
 }
 
 /// A node that is nothing but its link.

@@ -1,13 +1,24 @@
 //! Typed reads of one snapshot: what the gateway answers from, and what the mirror reads back of the container.
+//!
+//! Everything that one view returns belongs together: it is the image at one applied seq. Chunks and records are verified
+//! by our own checksums on every read; what does not verify, or is referred to and missing, is [`ImageError::Corrupt`].
+
+mod digest;
+mod list;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 
-use super::{ImageError, Progress, Tables};
-use crate::id::{BodyId, Seq};
+pub use self::digest::ImageDigest;
+pub use self::list::{ListPage, ListQuery, UploadPage};
+use super::apply::stored_record;
+use super::keys::{self, Waiting};
+use super::{Family, ImageError, Progress, Tables, body_name};
+use crate::id::{BodyId, Position, Seq};
 use crate::op::{AccessKey, Bucket, Object, Part, Upload, User};
-use crate::record::Record;
+use crate::record::{Record, payload_crc};
 
 /// A consistent look at one origin's container and image. Keeps everything that it sees readable until it is dropped.
 #[derive(Clone)]
@@ -15,110 +26,245 @@ pub struct View {
     tables: Arc<dyn Tables>,
 }
 
-/// What to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListQuery {
-    /// Bucket.
-    pub bucket: String,
-    /// Only keys that start with it.
-    pub prefix: String,
-    /// Keys that have it after the prefix are rolled up into one common prefix; empty for none.
-    pub delimiter: String,
-    /// Only keys, and common prefixes, after it; empty for the start.
-    pub after: String,
-    /// At most so many keys and common prefixes together.
-    pub limit: usize,
+/// The marks of a snapshot.
+pub(super) fn progress(tables: &dyn Tables) -> Result<Progress, ImageError> {
+    let position = |key| -> Result<Position, ImageError> {
+        Ok(tables.get(Family::Image, key)?.map(|v| keys::decode_position(&v)).transpose()?.unwrap_or_default())
+    };
+    let trimmed = tables.get(Family::Image, keys::TRIMMED)?.map(|v| keys::decode_seq(&v)).transpose()?;
+    Ok(Progress {
+        appended: position(keys::APPENDED)?,
+        applied: position(keys::APPLIED)?,
+        trimmed: trimmed.unwrap_or_default(),
+    })
 }
 
-/// A page of a list, in order.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ListPage<T> {
-    /// Keys with what is there.
-    pub items: Vec<(String, T)>,
-    /// Common prefixes.
-    pub prefixes: Vec<String>,
-    /// The last key or common prefix of the page where there is more: the `after` of the next one.
-    pub next_after: Option<String>,
+/// What waits in a snapshot's garbage queue.
+pub(super) fn waiting(tables: &dyn Tables) -> Result<Waiting, ImageError> {
+    Ok(tables.get(Family::Image, keys::WAITING)?.map(|v| Waiting::decode(&v)).transpose()?.unwrap_or_default())
 }
 
-/// A page of uploads, in order of key, then upload id.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct UploadPage {
-    /// Key, upload id, upload.
-    pub items: Vec<(String, String, Upload)>,
-    /// Common prefixes.
-    pub prefixes: Vec<String>,
-    /// Key (or common prefix) and upload id to go on after; none at the end.
-    pub next: Option<(String, String)>,
+fn corrupt(what: &str) -> ImageError {
+    ImageError::Corrupt(what.to_owned())
+}
+
+fn decode<M: Message + Default>(value: &[u8], what: &str) -> Result<M, ImageError> {
+    M::decode(value).map_err(|error| ImageError::Corrupt(format!("{what}: {error}")))
 }
 
 impl View {
-    /// stub
     pub(crate) fn new(tables: Arc<dyn Tables>) -> Self {
-        todo!()
+        Self { tables }
     }
-    /// stub
+
+    /// How far container and image were.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
     pub fn progress(&self) -> Result<Progress, ImageError> {
-        todo!()
+        progress(self.tables.as_ref())
     }
-    /// stub
+
+    /// What waits to be collected.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn waiting(&self) -> Result<Waiting, ImageError> {
+        waiting(self.tables.as_ref())
+    }
+
+    fn message<M: Message + Default>(&self, key: &[u8], what: &str) -> Result<Option<M>, ImageError> {
+        self.tables.get(Family::Image, key)?.map(|value| decode(&value, what)).transpose()
+    }
+
+    /// Names and messages of the keys with a prefix, those after `after` (none: all), at most `limit`.
+    fn named<M: Message + Default>(
+        &self,
+        prefix: u8,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, M)>, ImageError> {
+        let mut found = Vec::new();
+        let mut from = vec![prefix];
+        if let Some(after) = after {
+            from.extend_from_slice(after.as_bytes());
+            from.push(0);
+        }
+        let mut cursor = self.tables.cursor(Family::Image, &keys::successor(&[prefix]))?;
+        cursor.seek(&from);
+        while found.len() < limit {
+            let Some((key, value)) = cursor.entry()? else { break };
+            let name = str::from_utf8(&key[1..]).map_err(|_| corrupt("a name is not UTF-8"))?;
+            found.push((name.to_owned(), decode(value, name)?));
+            cursor.next();
+        }
+        Ok(found)
+    }
+
+    /// A bucket.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn bucket(&self, name: &str) -> Result<Option<Bucket>, ImageError> {
-        todo!()
+        self.message(&keys::bucket(name), "bucket")
     }
-    /// stub
+
+    /// Buckets by name, those after `after` (empty: all), at most `limit`.
+    ///
+    /// # Errors
+    /// When the engine cannot read or one does not decode.
     pub fn buckets(&self, after: &str, limit: usize) -> Result<Vec<(String, Bucket)>, ImageError> {
-        todo!()
+        self.named(keys::BUCKET, (!after.is_empty()).then_some(after), limit)
     }
-    /// stub
+
+    /// Whether a bucket has no objects. Uploads do not count.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
     pub fn bucket_is_empty(&self, name: &str) -> Result<bool, ImageError> {
-        todo!()
+        let prefix = keys::object(name, "");
+        let mut empty = true;
+        self.tables.scan(Family::Image, &prefix, &keys::successor(&prefix), &mut |_, _| {
+            empty = false;
+            false
+        })?;
+        Ok(empty)
     }
-    /// stub
+
+    /// The current version of an object, with its inline bytes.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, ImageError> {
-        todo!()
+        let value = self.tables.get(Family::Image, &keys::object(bucket, key))?;
+        value.map(|value| keys::decode_object(&value)).transpose()
     }
-    /// stub
-    pub fn list_objects(&self, query: &ListQuery) -> Result<ListPage<Object>, ImageError> {
-        todo!()
-    }
-    /// stub
+
+    /// An upload in progress.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn upload(&self, bucket: &str, key: &str, upload_id: &str) -> Result<Option<Upload>, ImageError> {
-        todo!()
+        if !keys::is_upload_id(upload_id) {
+            return Ok(None);
+        }
+        self.message(&keys::upload(bucket, key, upload_id), "upload")
     }
-    /// stub
-    pub fn list_uploads(&self, query: &ListQuery, after_upload: &str) -> Result<UploadPage, ImageError> {
-        todo!()
-    }
-    /// stub
+
+    /// A part of an upload.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn part(&self, upload_id: &str, part_number: u32) -> Result<Option<Part>, ImageError> {
-        todo!()
+        self.message(&keys::part(upload_id, part_number), "part")
     }
-    /// stub
+
+    /// Parts of an upload by number, those after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the engine cannot read or one does not decode.
     pub fn parts(&self, upload_id: &str, after: u32, limit: usize) -> Result<Vec<(u32, Part)>, ImageError> {
-        todo!()
+        let mut found = Vec::new();
+        let Some(first) = after.checked_add(1).filter(|_| keys::is_upload_id(upload_id)) else { return Ok(found) };
+        let mut cursor = self.tables.cursor(Family::Image, &keys::successor(&keys::parts(upload_id)))?;
+        cursor.seek(&keys::part(upload_id, first));
+        while found.len() < limit {
+            let Some((key, value)) = cursor.entry()? else { break };
+            let number = keys::part_number(key).ok_or_else(|| corrupt("key of a part"))?;
+            found.push((number, decode(value, "part")?));
+            cursor.next();
+        }
+        Ok(found)
     }
-    /// stub
+
+    /// An access key.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn access_key(&self, access_key: &str) -> Result<Option<AccessKey>, ImageError> {
-        todo!()
+        self.message(&keys::access_key(access_key), "access key")
     }
-    /// stub
+
+    /// Every access key with its id.
+    ///
+    /// # Errors
+    /// When the engine cannot read or one does not decode.
     pub fn access_keys(&self) -> Result<Vec<(String, AccessKey)>, ImageError> {
-        todo!()
+        self.named(keys::ACCESS_KEY, None, usize::MAX)
     }
-    /// stub
+
+    /// A user.
+    ///
+    /// # Errors
+    /// When the engine cannot read or it does not decode.
     pub fn user(&self, name: &str) -> Result<Option<User>, ImageError> {
-        todo!()
+        self.message(&keys::user(name), "user")
     }
-    /// stub
+
+    /// Every user with the name.
+    ///
+    /// # Errors
+    /// When the engine cannot read or one does not decode.
     pub fn users(&self) -> Result<Vec<(String, User)>, ImageError> {
-        todo!()
+        self.named(keys::USER, None, usize::MAX)
     }
-    /// stub
+
+    /// A chunk of a body, verified.
+    ///
+    /// # Errors
+    /// [`ImageError::Corrupt`] when it is missing or does not verify; when the engine cannot read.
     pub fn chunk(&self, body: BodyId, index: u32) -> Result<Bytes, ImageError> {
-        todo!()
+        let damage = |what| ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)));
+        let chunk = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
+        let crc = self.tables.get(Family::Body, &keys::chunk_crc(body, index))?;
+        let crc = crc.ok_or_else(|| damage("its checksum is missing"))?;
+        if payload_crc(&chunk).to_be_bytes()[..] != crc[..] {
+            return Err(damage("checksum mismatch"));
+        }
+        Ok(chunk)
     }
-    /// stub
+
+    /// Records from `from` on, at most about `bytes_max` bytes but at least one, as long as the container has them.
+    /// None where `from` is after the last one.
+    ///
+    /// # Errors
+    /// [`ImageError::Trimmed`] where `from` is no longer there; [`ImageError::Corrupt`] when a record or its chunk is
+    /// damaged or missing (a chunk may have been collected when the op that dropped its body was applied and `collect`
+    /// went as far); when the engine cannot read.
     pub fn read_log(&self, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
-        todo!()
+        let progress = self.progress()?;
+        let from = from.max(Seq(1));
+        if from <= progress.trimmed {
+            return Err(ImageError::Trimmed { through: progress.trimmed });
+        }
+        let mut records: Vec<Record> = Vec::new();
+        let (mut bytes, mut expected) = (0, from);
+        let mut cursor = self.tables.cursor(Family::Log, &keys::log(progress.appended.seq.next()))?;
+        cursor.seek(&keys::log(from));
+        while expected <= progress.appended.seq {
+            let record = match cursor.entry()? {
+                Some((key, value)) if keys::log_seq(key) == Some(expected) => stored_record(expected, value)?,
+                _ => return Err(ImageError::Corrupt(format!("record {expected} is missing"))),
+            };
+            bytes += record.header.record_len();
+            if bytes > bytes_max && !records.is_empty() {
+                break;
+            }
+            records.push(self.with_payload(record)?);
+            expected = expected.next();
+            cursor.next();
+        }
+        Ok(records)
+    }
+
+    fn with_payload(&self, mut record: Record) -> Result<Record, ImageError> {
+        if let crate::op::Mutation::Data(data) = record.mutation()? {
+            record.payload = self.chunk(record.body_of(&data), data.index)?;
+            // The chunk verified, but by the checksum beside it: it must be this record's too.
+            if payload_crc(&record.payload) != record.header.payload_crc {
+                return Err(ImageError::Corrupt(format!("record {} has another chunk's bytes", record.header.seq)));
+            }
+        }
+        Ok(record)
     }
 }

@@ -75,6 +75,8 @@ struct HelloBody {
     ack: u32,
     #[prost(uint64, tag = "12")]
     link_timeout_ms: u64,
+    #[prost(bool, tag = "13")]
+    in_sync: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -249,6 +251,7 @@ impl From<&Hello> for HelloBody {
                 AckLevel::Applied => 3,
             },
             link_timeout_ms: hello.link_timeout_ms,
+            in_sync: hello.in_sync,
         }
     }
 }
@@ -285,6 +288,7 @@ impl HelloBody {
             policy,
             ack,
             link_timeout_ms: self.link_timeout_ms,
+            in_sync: self.in_sync,
         })
     }
 }

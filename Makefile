@@ -1,0 +1,38 @@
+# The two commands that matter: `make demo` and `make test`. Both install what is missing, and both build with the one
+# profile in which the storage engine is compiled, so it is compiled once.
+
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SEED ?= 1
+SEEDS ?= 500
+
+.PHONY: help setup build demo test check sim
+
+help:
+	@echo "make demo    two sites on this machine: writes, a killed source, promote, every object read back"
+	@echo "make test    every test"
+	@echo "make check   format, lints, documentation"
+	@echo "make sim     replay one simulated history: SEED=n"
+
+setup:
+	@bash scripts/setup.sh
+
+build: setup
+	@bash scripts/cargo.sh build --release --locked -p lockstep-gateway --bin lockstep
+
+demo: build
+	@$(TARGET)/release/lockstep demo
+
+test: setup
+	@bash scripts/cargo.sh test --release --locked --workspace --no-run
+	cargo test --release --locked --workspace --no-fail-fast
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets
+	cargo doc --release --locked --no-deps --workspace
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+
+sim: setup
+	cargo run --release --locked -p lockstep-tests --bin sim -- --seed $(SEED) --trace

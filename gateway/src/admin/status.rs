@@ -1,0 +1,284 @@
+//! The state of the node for operators: one structure, as JSON for scripts and as text for people.
+//!
+//! The structure is the stable form of `mirror::status::Status`; the command line reads it back from the JSON.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use lockstep_mirror::client::Role;
+use lockstep_mirror::plan::Policy;
+use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, json, wall_ms};
+use crate::config::units::approximate;
+
+macro_rules! view {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
+    )*};
+}
+
+view! {
+    /// The node.
+    NodeView {
+        /// Its name.
+        node: String,
+        /// Version of the program.
+        version: String,
+        /// Seconds since it started.
+        uptime_s: u64,
+        /// Counts its NVRAM regions.
+        incarnation: u64,
+        /// `device` or `memory`.
+        persist_class: String,
+        /// Batches persisted since it started.
+        batches: u64,
+        /// Records in them.
+        batch_records: u64,
+        /// Bytes in them.
+        batch_bytes: u64,
+        /// Microseconds that their persists took, added up.
+        persist_us: u64,
+        /// Its own origin first.
+        origins: Vec<OriginView>,
+    }
+
+    /// An origin at the node.
+    OriginView {
+        /// Its name.
+        origin: String,
+        /// `source`, `destination` or `fenced`.
+        role: String,
+        /// The epoch that the node writes or accepts.
+        epoch: String,
+        /// State of its stream: `alone`, `unsettled`, `out_of_sync`, `catching_up`, `closing`, `in_sync`, `paused`,
+        /// `needs_baseline`, `refused`, `fenced`.
+        state: String,
+        /// Why.
+        reason: String,
+        /// The other node.
+        peer: Option<String>,
+        /// `strict`, `sync` or `async`.
+        policy: Option<String>,
+        /// Last record here.
+        last_seq: u64,
+        /// Persisted here.
+        persisted_seq: u64,
+        /// Committed.
+        committed_seq: u64,
+        /// Applied here.
+        applied_seq: u64,
+        /// Durable in the engine here.
+        flushed_seq: u64,
+        /// Persisted at the peer.
+        peer_persisted_seq: u64,
+        /// Applied at the peer.
+        peer_applied_seq: u64,
+        /// Last consistency point.
+        consistency_point_seq: u64,
+        /// Its age in milliseconds; none if there was none since the node started.
+        consistency_point_age_ms: Option<u64>,
+        /// Bytes that the peer has not persisted.
+        behind_bytes: u64,
+        /// Age of the oldest of them, in milliseconds.
+        behind_ms: u64,
+        /// Age of the oldest record not applied, in milliseconds.
+        unapplied_ms: u64,
+        /// Age of the last message from the peer, in milliseconds; none if there was none since the node started.
+        last_contact_age_ms: Option<u64>,
+        /// Writes answered that only this node had.
+        degraded_acks: u64,
+        /// Writes answered that the peer had.
+        mirrored_acks: u64,
+        /// Connections made.
+        connects: u64,
+        /// NVRAM segments free.
+        segments_free: u32,
+        /// NVRAM segments active.
+        segments_active: u32,
+        /// NVRAM segments sealed.
+        segments_sealed: u32,
+        /// Bytes of a segment.
+        segment_bytes: u64,
+        /// Times that writers waited for a segment.
+        segment_waits: u64,
+        /// Is the engine's disk full?
+        disk_full: bool,
+        /// Records up to here are gone from the container.
+        trimmed_seq: u64,
+    }
+}
+
+/// A role in one word.
+#[must_use]
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Source => "source",
+        Role::Destination => "destination",
+        Role::Fenced => "fenced",
+    }
+}
+
+/// A stream's state in one word.
+#[must_use]
+pub fn state_name(state: StreamState) -> &'static str {
+    match state {
+        StreamState::Alone => "alone",
+        StreamState::Unsettled => "unsettled",
+        StreamState::OutOfSync => "out_of_sync",
+        StreamState::CatchingUp => "catching_up",
+        StreamState::Closing => "closing",
+        StreamState::InSync => "in_sync",
+        StreamState::Paused => "paused",
+        StreamState::NeedsBaseline => "needs_baseline",
+        StreamState::Refused => "refused",
+        StreamState::Fenced => "fenced",
+    }
+}
+
+/// A policy in one word.
+#[must_use]
+pub fn policy_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Strict => "strict",
+        Policy::Sync => "sync",
+        Policy::Async => "async",
+    }
+}
+
+impl NodeView {
+    /// The view of a status at `now_ms`, milliseconds since 1970.
+    #[must_use]
+    pub fn new(status: &Status, uptime_s: u64, now_ms: u64) -> Self {
+        Self {
+            node: status.node.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s,
+            incarnation: status.incarnation,
+            persist_class: status.persist_class.to_owned(),
+            batches: status.batches,
+            batch_records: status.batch_records,
+            batch_bytes: status.batch_bytes,
+            persist_us: status.persist_us,
+            origins: status.origins.iter().map(|origin| OriginView::new(origin, now_ms)).collect(),
+        }
+    }
+
+    /// As text for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "node {}   version {}   up {} s   NVRAM persist class {}\n",
+            self.node, self.version, self.uptime_s, self.persist_class
+        );
+        for origin in &self.origins {
+            origin.text(&mut out);
+        }
+        out
+    }
+}
+
+impl OriginView {
+    fn new(origin: &OriginStatus, now_ms: u64) -> Self {
+        let age = |then_ms: u64| (then_ms > 0).then(|| now_ms.saturating_sub(then_ms));
+        Self {
+            origin: origin.origin.to_string(),
+            role: role_name(origin.role).to_owned(),
+            epoch: origin.epoch.to_string(),
+            state: state_name(origin.state).to_owned(),
+            reason: origin.reason.clone(),
+            peer: origin.peer.as_ref().map(ToString::to_string),
+            policy: origin.policy.map(|policy| policy_name(policy).to_owned()),
+            last_seq: origin.last.0,
+            persisted_seq: origin.persisted.0,
+            committed_seq: origin.committed.0,
+            applied_seq: origin.applied.0,
+            flushed_seq: origin.flushed.0,
+            peer_persisted_seq: origin.peer_persisted.0,
+            peer_applied_seq: origin.peer_applied.0,
+            consistency_point_seq: origin.consistency_point.0,
+            consistency_point_age_ms: age(origin.consistency_point_ms),
+            behind_bytes: origin.behind_bytes,
+            behind_ms: origin.behind_ms,
+            unapplied_ms: origin.unapplied_ms,
+            last_contact_age_ms: age(origin.last_contact_ms),
+            degraded_acks: origin.degraded_acks,
+            mirrored_acks: origin.mirrored_acks,
+            connects: origin.connects,
+            segments_free: origin.segments.0,
+            segments_active: origin.segments.1,
+            segments_sealed: origin.segments.2,
+            segment_bytes: origin.segment_len,
+            segment_waits: origin.segment_waits,
+            disk_full: origin.full,
+            trimmed_seq: origin.trimmed.0,
+        }
+    }
+
+    fn text(&self, out: &mut String) {
+        let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms / 100 % 10);
+        let ago = |age: Option<u64>| age.map_or_else(|| "none yet".to_owned(), |ms| format!("{} ago", seconds(ms)));
+        let peer = self.peer.as_deref().map(|peer| format!("   peer {peer}")).unwrap_or_default();
+        let policy = self.policy.as_deref().map(|policy| format!("   policy {policy}")).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "\norigin {}   role {}   epoch {}{peer}{policy}", self.origin, self.role, self.epoch);
+        let _ = writeln!(out, "  state              {}{}", self.state, reason(&self.reason));
+        let _ = writeln!(
+            out,
+            "  seq                last {}   persisted {}   committed {}   applied {}   flushed {}",
+            self.last_seq, self.persisted_seq, self.committed_seq, self.applied_seq, self.flushed_seq
+        );
+        if self.peer.is_some() {
+            let _ = writeln!(
+                out,
+                "  at the peer        persisted {}   applied {}   last contact {}",
+                self.peer_persisted_seq,
+                self.peer_applied_seq,
+                ago(self.last_contact_age_ms)
+            );
+            let _ = writeln!(
+                out,
+                "  not yet durable    {} in {}   not yet applied for {}",
+                approximate(self.behind_bytes),
+                seconds(self.behind_ms),
+                seconds(self.unapplied_ms)
+            );
+            let _ =
+                writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
+        }
+        let _ = writeln!(
+            out,
+            "  consistency point  {} ({})",
+            self.consistency_point_seq,
+            ago(self.consistency_point_age_ms)
+        );
+        let _ = writeln!(
+            out,
+            "  NVRAM              {} free, {} active, {} sealed segments of {}   waits {}{}",
+            self.segments_free,
+            self.segments_active,
+            self.segments_sealed,
+            approximate(self.segment_bytes),
+            self.segment_waits,
+            if self.disk_full { "   DISK FULL" } else { "" }
+        );
+    }
+}
+
+fn reason(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
+    let view = NodeView::new(&admin.client.status(), admin.started.elapsed().as_secs(), wall_ms());
+    json(StatusCode::OK, &view)
+}
+
+#[cfg(test)]
+pub(super) mod samples;

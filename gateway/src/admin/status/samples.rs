@@ -1,0 +1,77 @@
+//! Two nodes as they are in a healthy pair, for the tests of this module, and the tests of the view itself.
+
+use lockstep_mirror::client::Role;
+use lockstep_mirror::plan::Policy;
+use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use lockstep_storage::id::{Epoch, Origin, Seq};
+
+use super::NodeView;
+
+fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> OriginStatus {
+    let name = Origin::new(name).unwrap();
+    OriginStatus {
+        epoch: Epoch::default().next(name.node_id()),
+        origin: name,
+        role,
+        state,
+        reason: String::new(),
+        peer: peer.map(|peer| Origin::new(peer).unwrap()),
+        policy: (role == Role::Source && peer.is_some()).then_some(Policy::Sync),
+        last: Seq(12),
+        persisted: Seq(12),
+        committed: Seq(12),
+        applied: Seq(12),
+        flushed: Seq(10),
+        peer_persisted: Seq(12),
+        peer_applied: Seq(10),
+        consistency_point: Seq(10),
+        consistency_point_ms: 999_000,
+        behind_bytes: 0,
+        behind_ms: 0,
+        unapplied_ms: 0,
+        last_contact_ms: 999_900,
+        degraded_acks: 0,
+        mirrored_acks: 12,
+        connects: 1,
+        segments: (3, 1, 0),
+        segment_len: 16 << 20,
+        segment_waits: 0,
+        full: false,
+        trimmed: Seq(9),
+    }
+}
+
+fn node(name: &str, origins: Vec<OriginStatus>) -> Status {
+    Status {
+        node: Origin::new(name).unwrap(),
+        incarnation: 1,
+        persist_class: "device",
+        origins,
+        batches: 6,
+        batch_records: 12,
+        batch_bytes: 49_152,
+        persist_us: 3_000,
+    }
+}
+
+/// The node whose clients write.
+pub(in crate::admin) fn source() -> Status {
+    node("site-a", vec![origin("site-a", Role::Source, StreamState::InSync, Some("site-b"))])
+}
+
+/// The node that mirrors it, and has no mirror of its own.
+pub(in crate::admin) fn standby() -> Status {
+    let own = origin("site-b", Role::Source, StreamState::Alone, None);
+    node("site-b", vec![own, origin("site-a", Role::Destination, StreamState::InSync, Some("site-a"))])
+}
+
+#[test]
+fn the_view_survives_json_and_says_what_matters() {
+    let view = NodeView::new(&source(), 60, 1_000_000);
+    let json = serde_json::to_string(&view).unwrap();
+    assert_eq!(serde_json::from_str::<NodeView>(&json).unwrap(), view);
+    let text = view.text();
+    for expected in ["node site-a", "in_sync", "policy sync", "peer site-b", "10 (1.0 s ago)", "3 free, 1 active"] {
+        assert!(text.contains(expected), "missing '{expected}' in:\n{text}");
+    }
+}

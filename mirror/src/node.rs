@@ -1,0 +1,282 @@
+//! The core: one node's logs, streams and roles as a deterministic state machine.
+//!
+//! [`Node::handle`] takes what happened and when, and says what to do: no sockets, threads, clock or randomness, so a seed
+//! can drive it. It never waits: what is slow comes back as an event. One OS thread drives it in production.
+//!
+//! # Layout
+//! - [`log`]: what every origin has at either end: partition, marks, batches, apply and flush.
+//! - [`source`]: admission, commit, answers; [`stream`]: the way to the destination.
+//! - [`destination`]: Hello, receipt, acks, apply on request.
+//! - [`point`]: consistency points; [`promote`]: failover; [`store`]: the superblock; [`epochs`]: common points.
+
+mod destination;
+pub mod epochs;
+mod log;
+mod point;
+mod promote;
+mod report;
+mod source;
+mod store;
+mod stream;
+
+use std::collections::VecDeque;
+
+use lockstep_storage::id::{NodeId, Origin, Seq};
+use lockstep_storage::recovery::Recovered;
+use lockstep_storage::superblock::{StoredRole, Superblock};
+
+use self::destination::Destination;
+use self::log::{Log, Side};
+use self::source::Source;
+use self::store::Store;
+use crate::client::Refusal;
+use crate::event::{Command, Effect, Event, Now, Ticket};
+use crate::plan::{NodePlan, OriginPlan};
+
+/// A persist that was asked for, and what becomes durable with it.
+#[derive(Debug)]
+struct PendingPersist {
+    id: u64,
+    /// Per log: records through here.
+    logs: Vec<(usize, Seq)>,
+    /// Version of the superblock.
+    superblock: Option<u64>,
+}
+
+/// The persists that were asked for, oldest first.
+#[derive(Debug, Default)]
+struct Persists {
+    next: u64,
+    pending: VecDeque<PendingPersist>,
+}
+
+impl Persists {
+    fn ask(&mut self, logs: Vec<(usize, Seq)>, superblock: Option<u64>, effects: &mut Vec<Effect>) {
+        self.next += 1;
+        self.pending.push_back(PendingPersist { id: self.next, logs, superblock });
+        effects.push(Effect::Persist { id: self.next });
+    }
+}
+
+/// What a log needs of its surroundings while it handles an event.
+struct Context<'a> {
+    now: Now,
+    node: &'a Origin,
+    store: &'a mut Store,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Context<'_> {
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn note(&mut self, origin: &Origin, text: impl Into<String>) {
+        self.effects.push(Effect::Note { origin: origin.clone(), text: text.into() });
+    }
+
+    fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
+        self.effects.push(Effect::Done { ticket, result: Err(refusal) });
+    }
+
+    fn reply_error(&mut self, ticket: Ticket, sentence: impl Into<String>) {
+        self.effects.push(Effect::Reply { ticket, result: Err(sentence.into()) });
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    name: Origin,
+    store: Store,
+    logs: Vec<Log>,
+    persists: Persists,
+    shutdown: Option<Ticket>,
+    stopped: bool,
+}
+
+impl Node {
+    /// A node as recovery left it: `superblock` durable as copy number `counter`, and for each of its origins what was
+    /// recovered. The effects are its first ones.
+    #[must_use]
+    pub fn open(
+        plan: &NodePlan,
+        superblock: Superblock,
+        counter: u64,
+        recovered: &[Recovered],
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
+        let name = plan.node.clone();
+        let mut logs = Vec::new();
+        for (entry, recovered) in superblock.origins.iter().zip(recovered) {
+            let mut found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
+            if let Some(mirrored) = found.as_mut().filter(|p| p.origin != plan.node) {
+                // A promoted origin runs alone: the way back is not in this version.
+                mirrored.stream = None;
+            }
+            let own = found.unwrap_or_else(|| OriginPlan {
+                origin: entry.origin.clone(),
+                nvram_len: entry.partition.segment_len * u64::from(entry.partition.segments),
+                stream: None,
+            });
+            let side = match entry.role {
+                StoredRole::Destination => Side::Destination(Box::new(Destination::new(now))),
+                role => Side::Source(Box::new(Source::open(&own, entry, role, recovered, now))),
+            };
+            logs.push(Log::open(own, entry, recovered, side, plan.record_len_max));
+        }
+        let store = Store::new(superblock, counter);
+        let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
+        node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
+        node.store.write(&mut node.persists, effects);
+        node
+    }
+
+    /// Takes an event into account.
+    pub fn handle(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
+        if self.stopped {
+            return;
+        }
+        match event {
+            Event::Persisted { id } => self.persisted(id, now, effects),
+            Event::PersistFailed { reason } => self.stop(format!("the NVRAM failed: {reason}"), effects),
+            Event::EngineFailed { origin, reason } => {
+                self.stop(format!("the storage engine of {origin} failed: {reason}"), effects);
+            }
+            Event::Command { ticket, command } => self.command(ticket, command, now, effects),
+            Event::Idle => self.idle(now, effects),
+            Event::Submit { ticket, origin, draft, require } => {
+                let known = self.with_log(&origin, now, effects, |log, cx| log.submit(ticket, draft, require, cx));
+                if !known {
+                    let refusal = Refusal::Gone(format!("this node has no origin {origin}"));
+                    effects.push(Effect::Done { ticket, result: Err(refusal) });
+                }
+            }
+            Event::Applied { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_applied(at, cx)),
+            Event::Flushed { origin, progress } => {
+                self.on(&origin, now, effects, |log, cx| log.on_flushed(progress, cx));
+            }
+            Event::Full { origin, full } => self.on(&origin, now, effects, |log, cx| log.on_full(full, cx)),
+            Event::Fetched { origin, connection, records } => {
+                self.on(&origin, now, effects, |log, cx| log.on_fetched(connection, records, cx));
+            }
+            Event::Cut { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_cut(at, cx)),
+            Event::Connected { origin, connection } => {
+                self.on(&origin, now, effects, |log, cx| log.on_connected(connection, cx));
+            }
+            Event::Disconnected { origin, connection, reason } => {
+                self.on(&origin, now, effects, |log, cx| log.on_disconnected(connection, &reason, cx));
+            }
+            Event::Received { origin, connection, message } => {
+                self.on(&origin, now, effects, |log, cx| log.on_message(connection, message, cx));
+            }
+        }
+        self.store.write(&mut self.persists, effects);
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn name(&self) -> &Origin {
+        &self.name
+    }
+
+    fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.stopped = true;
+        effects.push(Effect::Stop { reason });
+    }
+
+    fn on(&mut self, origin: &Origin, now: Now, effects: &mut Vec<Effect>, act: impl FnOnce(&mut Log, &mut Context)) {
+        let _known = self.with_log(origin, now, effects, act);
+    }
+
+    fn with_log(
+        &mut self,
+        origin: &Origin,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Log, &mut Context),
+    ) -> bool {
+        let Some(log) = self.logs.iter_mut().find(|log| log.origin == *origin) else { return false };
+        act(log, &mut Context { now, node: &self.name, store: &mut self.store, effects });
+        true
+    }
+
+    fn each_log(&mut self, now: Now, effects: &mut Vec<Effect>, mut act: impl FnMut(&mut Log, &mut Context)) {
+        for log in &mut self.logs {
+            act(log, &mut Context { now, node: &self.name, store: &mut self.store, effects });
+        }
+    }
+
+    /// What is durable now moves marks, which move acks, commits and answers.
+    fn persisted(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
+        while self.persists.pending.front().is_some_and(|p| p.id <= id) {
+            let Some(done) = self.persists.pending.pop_front() else { return };
+            let mut cx = Context { now, node: &self.name, store: &mut self.store, effects };
+            for (index, through) in done.logs {
+                self.logs[index].on_persisted(through, &mut cx);
+            }
+            if let Some(version) = done.superblock {
+                self.store.durable(version);
+                self.each_log(now, effects, Log::on_stored);
+            }
+        }
+    }
+
+    /// The inbox is drained: one batch of everything that waits, of all origins, under one persist; then time is judged.
+    fn idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut marks = Vec::new();
+        for (index, log) in self.logs.iter_mut().enumerate() {
+            let mut cx = Context { now, node: &self.name, store: &mut self.store, effects };
+            if let Some(through) = log.place_batch(&mut cx) {
+                marks.push((index, through));
+            }
+        }
+        if !marks.is_empty() {
+            self.persists.ask(marks, None, effects);
+        }
+        self.each_log(now, effects, Log::tick);
+        if let Some(ticket) = self.shutdown
+            && self.logs.iter().all(Log::is_quiet)
+        {
+            self.shutdown = None;
+            effects.push(Effect::Reply { ticket, result: Ok(self.own_report("stopped at a consistency point")) });
+        }
+    }
+
+    fn command(&mut self, ticket: Ticket, command: Command, now: Now, effects: &mut Vec<Effect>) {
+        let unknown = |origin: &Origin| format!("this node has no origin {origin}");
+        match command {
+            Command::Sync => {
+                let own = self.name.clone();
+                self.on(&own, now, effects, |log, cx| log.sync(ticket, cx));
+            }
+            Command::Shutdown => {
+                self.shutdown = Some(ticket);
+                self.each_log(now, effects, Log::shut_down);
+            }
+            Command::Promote { origin, dry_run, accept_loss } => {
+                let act = |log: &mut Log, cx: &mut Context| log.promote(ticket, dry_run, accept_loss, cx);
+                if !self.with_log(&origin, now, effects, act) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Pause { origin } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.pause(ticket, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Resume { origin, alone } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.resume(ticket, alone, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+        }
+    }
+
+    /// The identity that this node's epochs carry.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.name.node_id()
+    }
+}

@@ -1,0 +1,445 @@
+//! The destination's end: Hello, receipt, acks, apply on request; lending records to a source that lost them.
+//!
+//! A record is accepted only on the current connection, after its source's epochs are durable here, when it follows the
+//! last one and is of the epoch that its seq falls in. It is applied only when it is persisted at both ends and asked for
+//! by a synchronization request (or at promote), so the image is always an exact prefix of the origin's history.
+
+use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::partition::Partition;
+use lockstep_storage::record::Record;
+use lockstep_storage::superblock::{EpochEntry, StoredRole};
+
+use super::Context;
+use super::epochs::{History, Relation, relation};
+use super::log::{After, Ages, Log, Side};
+use crate::event::{Connection, Effect, Now, Ticket};
+use crate::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use crate::plan::{AckLevel, Policy};
+
+/// Bytes of records that a source may have under way: received here and not yet persisted.
+const BUDGET_LEN: u64 = 64 << 20;
+/// Most bytes of records in one message to an adopting source.
+const LEND_LEN_MAX: usize = 4 << 20;
+
+/// What a promote waits for.
+#[derive(Debug)]
+pub(super) struct Promotion {
+    pub(super) ticket: Ticket,
+    pub(super) verdict: &'static str,
+    pub(super) text: String,
+    /// The fence is being stored.
+    pub(super) storing: bool,
+    /// It stands; the records that are held are being applied.
+    pub(super) fenced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// No Hello yet, or one that waits for earlier records to be persisted.
+    Shut,
+    /// The Hello's epochs are being stored, or what diverged is being cut.
+    Settling,
+    /// Records are accepted.
+    Open,
+}
+
+/// The destination's side of a log.
+#[derive(Debug)]
+pub(super) struct Destination {
+    connection: Option<Connection>,
+    gate: Gate,
+    hello: Option<Hello>,
+    /// Ack as soon as a record is received: the source's default level.
+    ack_received: bool,
+    source_persisted: Seq,
+    source_committed: Seq,
+    /// Bytes of records persisted since the connection's Welcome: what the credit counts from.
+    persisted_bytes: u64,
+    /// The synchronization request under way: through where, and what the source had flushed.
+    request: Option<(Seq, Seq)>,
+    lending: Option<Seq>,
+    pub(super) unapplied: Ages,
+    pub(super) promotion: Option<Promotion>,
+    pub(super) last_contact: Option<Now>,
+    pub(super) connects: u64,
+    pub(super) reason: String,
+}
+
+impl Destination {
+    pub(super) fn new(_now: Now) -> Self {
+        Self {
+            connection: None,
+            gate: Gate::Shut,
+            hello: None,
+            ack_received: false,
+            source_persisted: Seq::ZERO,
+            source_committed: Seq::ZERO,
+            persisted_bytes: 0,
+            request: None,
+            lending: None,
+            unapplied: Ages::default(),
+            promotion: None,
+            last_contact: None,
+            connects: 0,
+            reason: "not connected since the start".into(),
+        }
+    }
+
+    pub(super) fn count_persisted(&mut self, records: &[Record], now_ms: u64) {
+        let bytes = records.iter().map(Record::len).sum::<usize>() as u64;
+        self.persisted_bytes += bytes;
+        if let Some(last) = records.last() {
+            self.unapplied.push(last.header.seq, bytes, now_ms);
+        }
+    }
+
+    pub(super) fn source_committed(&self) -> Seq {
+        self.source_committed
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.gate == Gate::Open
+    }
+}
+
+impl Log {
+    /// The destination's side. Callers have matched on it.
+    pub(super) fn destination(&mut self) -> &mut Destination {
+        match &mut self.side {
+            Side::Destination(destination) => destination,
+            Side::Source(_) => unreachable!("asked a source for its destination side"),
+        }
+    }
+
+    /// A connection from the source; it takes the place of an older one.
+    pub(super) fn accept(&mut self, connection: Connection, cx: &mut Context) {
+        let destination = self.destination();
+        destination.connects += 1;
+        destination.gate = Gate::Shut;
+        destination.hello = None;
+        destination.lending = None;
+        destination.request = None;
+        if let Some(older) = destination.connection.replace(connection) {
+            self.close(older, cx);
+        }
+        self.after.retain(|(_, what)| !matches!(what, After::Welcome(_) | After::MarkStored(..)));
+    }
+
+    pub(super) fn inbound_lost(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+        let destination = self.destination();
+        if destination.connection == Some(connection) {
+            destination.connection = None;
+            destination.gate = Gate::Shut;
+            destination.hello = None;
+            destination.reason = format!("no link: {reason}");
+            cx.note(&self.origin, format!("link from the source lost ({reason})"));
+        }
+    }
+
+    /// Ends the connection from this side; the source comes again.
+    fn hang_up(&mut self, why: &str, cx: &mut Context) {
+        if let Some(connection) = self.destination().connection {
+            self.close(connection, cx);
+            self.inbound_lost(connection, why, cx);
+        }
+    }
+
+    pub(super) fn on_inbound_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
+        let now = cx.now;
+        let destination = self.destination();
+        if destination.connection != Some(connection) {
+            return;
+        }
+        destination.last_contact = Some(now);
+        match message {
+            Message::Hello(hello) if destination.gate == Gate::Shut && destination.hello.is_none() => {
+                destination.hello = Some(hello);
+                self.greet(cx);
+            }
+            Message::Append(append) if destination.is_open() => self.receive(append, cx),
+            Message::Adopt { after } if destination.is_open() => {
+                destination.lending = Some(after);
+                self.lend_more(cx);
+            }
+            Message::SyncRequest { through, flushed } if destination.is_open() => {
+                destination.source_persisted = destination.source_persisted.max(through);
+                destination.source_committed = destination.source_committed.max(through);
+                destination.request = Some((through, flushed));
+                self.request_progress(cx);
+            }
+            Message::SetInSync(mark) if destination.is_open() => self.set_in_sync(connection, mark, cx),
+            _ => self.hang_up("a message that a source does not send now", cx),
+        }
+    }
+
+    /// Answers the Hello, once everything received before is persisted.
+    fn greet(&mut self, cx: &mut Context) {
+        let Side::Destination(_) = &self.side else { return };
+        if !self.pending.is_empty() || !self.incoming.is_empty() {
+            return;
+        }
+        let destination = self.destination();
+        if destination.gate != Gate::Shut || destination.promotion.is_some() {
+            return;
+        }
+        let Some(hello) = destination.hello.clone() else { return };
+        if let Some(reason) = self.objection(&hello, cx) {
+            return self.refuse_hello(&reason, cx);
+        }
+        let entry = cx.store.entry(&self.origin);
+        let theirs = History { epochs: &hello.epochs, last: hello.last };
+        let ours = History { epochs: &entry.epochs, last: self.last };
+        match relation(theirs, hello.node.node_id(), ours) {
+            Relation::Same | Relation::Behind(_) | Relation::Ahead => self.take_over(&hello, cx),
+            Relation::Diverged(common) if self.applied.seq <= common => self.cut(&hello, common, cx),
+            Relation::Diverged(common) => {
+                let applied = self.applied.seq;
+                let reason = format!("{} is applied through {applied}, past the common point {common}", self.origin);
+                self.refuse_hello(&format!("{reason}: it needs a baseline, which this version cannot receive"), cx);
+            }
+            Relation::Deposed(epoch) => self.refuse_hello(&format!("{} is under epoch {epoch}", self.origin), cx),
+            Relation::Unrelated => {
+                let (node, source) = (cx.node.clone(), hello.node.clone());
+                self.refuse_hello(&format!("{source} and {node} hold unrelated histories of {}", self.origin), cx);
+            }
+        }
+    }
+
+    /// Why a Hello is not for this node.
+    fn objection(&self, hello: &Hello, cx: &Context) -> Option<String> {
+        if hello.version != PROTOCOL_VERSION {
+            return Some(format!(
+                "protocol version {} is not {PROTOCOL_VERSION}, which {} speaks",
+                hello.version, cx.node
+            ));
+        }
+        if hello.peer != *cx.node {
+            return Some(format!("this is {}, not {}", cx.node, hello.peer));
+        }
+        if hello.origin != self.origin || hello.node != self.origin {
+            return Some(format!("{} is not the source of {} here", hello.node, self.origin));
+        }
+        None
+    }
+
+    fn refuse_hello(&mut self, reason: &str, cx: &mut Context) {
+        let epochs = cx.store.entry(&self.origin).epochs.clone();
+        if let Some(connection) = self.destination().connection {
+            self.send(connection, Message::Refused { reason: reason.into(), epochs }, cx);
+        }
+        self.hang_up(reason, cx);
+        self.destination().reason = format!("refused its source: {reason}");
+    }
+
+    /// Stores the source's epochs, then welcomes it.
+    fn take_over(&mut self, hello: &Hello, cx: &mut Context) {
+        let destination = self.destination();
+        destination.gate = Gate::Settling;
+        destination.ack_received = hello.ack == AckLevel::Received;
+        let Some(connection) = destination.connection else { return };
+        let version = cx.store.change(&self.origin, |entry| {
+            entry.epochs.clone_from(&hello.epochs);
+            entry.in_sync &= hello.in_sync;
+            entry.peer_strict = hello.policy == Policy::Strict;
+            entry.peer_link_timeout_ms = hello.link_timeout_ms;
+        });
+        self.when_stored(version, After::Welcome(connection));
+    }
+
+    /// What came after the common point was never committed: it is set aside before anything of the new epoch is taken.
+    fn cut(&mut self, hello: &Hello, common: Seq, cx: &mut Context) {
+        let after = hello.epochs.iter().find(|e| e.first == common.next());
+        let before = hello.epochs.iter().rev().find(|e| e.first <= common);
+        let Some(after) = after else {
+            return self.refuse_hello("the epochs do not tell the common point", cx);
+        };
+        self.destination().gate = Gate::Settling;
+        let epoch = before.map(|e| e.epoch).unwrap_or_default();
+        let last = Position { epoch, seq: common, checksum: after.parent };
+        cx.note(
+            &self.origin,
+            format!(
+                "setting records {} to {} aside: {} never committed them",
+                common.next(),
+                self.last.seq,
+                hello.node
+            ),
+        );
+        cx.emit(Effect::Cut { origin: self.origin.clone(), last, epoch });
+    }
+
+    /// The container ends at the common point, durably: the partition begins anew, and its old records are never read.
+    pub(super) fn on_cut(&mut self, at: Position, cx: &mut Context) {
+        let Side::Destination(_) = &self.side else { return };
+        let extent = self.partition.extent();
+        let generation = self.partition.generation();
+        self.partition = Partition::new(self.origin.node_id(), extent, generation);
+        self.last = at;
+        self.persisted = at.seq;
+        self.committed = self.committed.min(at.seq);
+        self.flushed.appended = at;
+        self.apply_asked = self.applied.seq;
+        cx.store.change(&self.origin, |entry| entry.generation_floor = generation);
+        self.destination().gate = Gate::Shut;
+        self.greet(cx);
+    }
+
+    pub(super) fn welcome(&mut self, connection: Connection, cx: &mut Context) {
+        let Side::Destination(_) = &self.side else { return };
+        let entry = cx.store.entry(&self.origin);
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            node: cx.node.clone(),
+            incarnation: cx.store.superblock().incarnation,
+            connection: connection.0,
+            epochs: entry.epochs.clone(),
+            last: self.last,
+            credit: BUDGET_LEN,
+        };
+        let destination = self.destination();
+        if destination.connection != Some(connection) || destination.promotion.is_some() {
+            return;
+        }
+        destination.gate = Gate::Open;
+        destination.hello = None;
+        destination.persisted_bytes = 0;
+        destination.reason = "linked".into();
+        self.send(connection, Message::Welcome(welcome), cx);
+        cx.note(&self.origin, format!("linked to the source; records up to {} are here", self.last.seq));
+    }
+
+    /// Records arrive: each must follow and be of its epoch, else the connection ends and the source sends again.
+    fn receive(&mut self, append: Append, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let history = History { epochs: &entry.epochs, last: self.last };
+        let mut parent = self.incoming.back().map_or(self.last, Record::position);
+        let mut fault = None;
+        for record in &append.records {
+            let header = &record.header;
+            if header.record_len() > self.record_len_max {
+                fault = Some(format!("record {} is too long for a segment here", header.seq));
+            } else if header.seq != parent.seq.next() || header.parent != parent.checksum {
+                fault = Some(format!("record {} does not follow {}", header.seq, parent.seq));
+            } else if history.epoch_at(header.seq) != Some(header.epoch) {
+                fault = Some(format!("record {} is of epoch {}", header.seq, header.epoch));
+            }
+            parent = record.position();
+        }
+        if let Some(fault) = fault {
+            return self.hang_up(&fault, cx);
+        }
+        let waiting: usize = self.incoming.iter().chain(&append.records).map(Record::len).sum();
+        if waiting as u64 > BUDGET_LEN + LEND_LEN_MAX as u64 * 4 {
+            return self.hang_up("more records than the credit allows", cx);
+        }
+        let heartbeat = append.records.is_empty();
+        self.incoming.extend(append.records);
+        let received = self.incoming.back().map_or(self.last.seq, |r| r.header.seq);
+        let destination = self.destination();
+        destination.source_persisted = destination.source_persisted.max(append.persisted);
+        destination.source_committed = destination.source_committed.max(append.committed);
+        let known = destination.source_committed.min(received);
+        let ack_now = destination.ack_received || heartbeat;
+        self.committed = self.committed.max(known.min(self.persisted));
+        if ack_now {
+            self.ack(cx);
+        }
+        self.request_progress(cx);
+    }
+
+    fn ack(&mut self, cx: &mut Context) {
+        let received = self.incoming.back().map_or(self.last.seq, |r| r.header.seq);
+        let (persisted, applied) = (self.persisted, self.applied.seq);
+        let destination = self.destination();
+        let credit = destination.persisted_bytes + BUDGET_LEN;
+        let open = destination.is_open();
+        if let Some(connection) = destination.connection
+            && open
+        {
+            self.send(connection, Message::Ack(Ack { received, persisted, applied, credit }), cx);
+        }
+    }
+
+    pub(super) fn destination_persisted(&mut self, cx: &mut Context) {
+        self.ack(cx);
+        self.request_progress(cx);
+        self.promote_progress(cx);
+        self.greet(cx);
+    }
+
+    /// Apply, flush, answer: as far as the synchronization request and both ends' persists allow.
+    pub(super) fn request_progress(&mut self, cx: &mut Context) {
+        // A promote may have made a source of this end just before.
+        let Side::Destination(_) = &self.side else { return };
+        let (persisted, applied, flushed) = (self.persisted, self.applied.seq, self.flushed.applied.seq);
+        let destination = self.destination();
+        destination.unapplied.pop(applied);
+        let Some((through, source_flushed)) = destination.request else { return };
+        let allowed = through.min(persisted).min(destination.source_persisted);
+        self.apply(allowed, cx);
+        if applied < through {
+            return;
+        }
+        if flushed < through {
+            return self.flush(cx);
+        }
+        let destination = self.destination();
+        destination.request = None;
+        let connection = destination.connection;
+        cx.store.change(&self.origin, |entry| entry.consistency_point = through);
+        if let Some(connection) = connection {
+            self.send(connection, Message::SyncDone { through }, cx);
+        }
+        self.trim(flushed.min(source_flushed), cx);
+        self.publish(cx);
+    }
+
+    fn set_in_sync(&mut self, connection: Connection, mark: bool, cx: &mut Context) {
+        let version = cx.store.change(&self.origin, |entry| entry.in_sync = mark);
+        cx.note(&self.origin, if mark { "in sync" } else { "out of sync, as the source says" });
+        self.when_stored(version, After::MarkStored(connection, mark));
+    }
+
+    fn lend_more(&mut self, cx: &mut Context) {
+        let destination = self.destination();
+        if let (Some(after), Some(connection)) = (destination.lending, destination.connection) {
+            let (origin, from) = (self.origin.clone(), after.next());
+            cx.emit(Effect::Fetch { origin, connection, from, bytes_max: LEND_LEN_MAX });
+        }
+    }
+
+    /// Records were read back for a source that lost them.
+    pub(super) fn lend(&mut self, connection: Connection, records: Vec<Record>, cx: &mut Context) {
+        let (persisted, committed) = (self.persisted, self.committed);
+        let destination = self.destination();
+        if destination.connection != Some(connection) || destination.lending.is_none() {
+            return;
+        }
+        let last = records.last().map_or(persisted, |r| r.header.seq);
+        destination.lending = (last < persisted).then_some(last);
+        self.send(connection, Message::Append(Append { committed, persisted, records }), cx);
+        self.lend_more(cx);
+    }
+
+    pub(super) fn destination_tick(&mut self, cx: &mut Context) {
+        self.greet(cx);
+        self.promote_progress(cx);
+    }
+
+    /// Stops listening to the source, for a promote.
+    pub(super) fn shut(&mut self, cx: &mut Context) {
+        self.hang_up("the origin is being promoted here", cx);
+    }
+
+    /// A source that connects to a promoted origin is told the epoch that deposed it.
+    pub(super) fn refuse_as_promoted(&mut self, connection: Connection, cx: &mut Context) {
+        let epochs: Vec<EpochEntry> = cx.store.entry(&self.origin).epochs.clone();
+        let role = cx.store.entry(&self.origin).role;
+        let reason = match role {
+            StoredRole::Source => format!("{} was promoted at {}", self.origin, cx.node),
+            _ => format!("{} is not mirrored at {}", self.origin, cx.node),
+        };
+        self.send(connection, Message::Refused { reason, epochs }, cx);
+        self.close(connection, cx);
+    }
+}

@@ -1,0 +1,398 @@
+//! What every origin has at either end: its partition, its marks, the records on their way to the device, apply and flush.
+//!
+//! `applied <= committed <= persisted <= last` at a source; at a destination `applied <= persisted` of both ends. A record
+//! goes to the container when it is persisted here, never before, so the engine never knows more than the log.
+
+use std::collections::VecDeque;
+
+use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_storage::image::Progress;
+use lockstep_storage::partition::{Partition, Write};
+use lockstep_storage::record::{Draft, Record};
+use lockstep_storage::recovery::Recovered;
+use lockstep_storage::superblock::OriginEntry;
+
+use super::Context;
+use super::destination::Destination;
+use super::source::Source;
+use crate::client::{OriginState, Role};
+use crate::event::{Connection, Effect};
+use crate::message::Message;
+use crate::plan::OriginPlan;
+
+/// Most bytes of records in one batch: what the device writes well in one go.
+pub(super) const BATCH_LEN_MAX: usize = 8 << 20;
+/// Most records in one batch.
+pub(super) const BATCH_RECORDS_MAX: usize = 4096;
+
+/// What waits for a version of the superblock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum After {
+    /// Source: the new epoch may be used.
+    Raised,
+    /// Source: the out-of-sync mark stands, writes may be answered alone.
+    Alone,
+    /// Source: the in-sync mark stands.
+    InSync,
+    /// Source: the fence stands.
+    Fenced,
+    /// Destination: the source's epochs are taken over, it may send.
+    Welcome(Connection),
+    /// Destination: the in-sync mark stands.
+    MarkStored(Connection, bool),
+    /// Destination: the origin is this node's.
+    Promoted,
+}
+
+/// Batches on their way to somewhere, oldest first, with what they hold and since when they wait.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    batches: VecDeque<(Seq, u64, u64)>,
+    bytes: u64,
+}
+
+/// Batches told apart; later ones are counted with the last.
+const AGES_MAX: usize = 1024;
+
+impl Ages {
+    pub(super) fn push(&mut self, through: Seq, bytes: u64, now_ms: u64) {
+        self.bytes += bytes;
+        let crowded = self.batches.len() >= AGES_MAX;
+        match self.batches.back_mut() {
+            Some(last) if crowded => *last = (through, last.1 + bytes, last.2),
+            _ => self.batches.push_back((through, bytes, now_ms)),
+        }
+    }
+
+    /// Everything through `done` has arrived.
+    pub(super) fn pop(&mut self, done: Seq) {
+        while let Some((through, bytes, _)) = self.batches.front().copied() {
+            if through > done {
+                return;
+            }
+            self.bytes -= bytes;
+            self.batches.pop_front();
+        }
+    }
+
+    /// Milliseconds that the oldest has waited.
+    pub(super) fn oldest_ms(&self, now_ms: u64) -> u64 {
+        self.batches.front().map_or(0, |(_, _, since)| now_ms.saturating_sub(*since))
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Their waiting begins now.
+    pub(super) fn restart(&mut self, now_ms: u64) {
+        self.batches.iter_mut().for_each(|batch| batch.2 = now_ms);
+    }
+}
+
+/// Which end of the stream this node is.
+#[derive(Debug)]
+pub(super) enum Side {
+    Source(Box<Source>),
+    Destination(Box<Destination>),
+}
+
+/// One origin at this node.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) origin: Origin,
+    pub(super) plan: OriginPlan,
+    pub(super) partition: Partition,
+    /// The last record that has its place in the partition, durable or not.
+    pub(super) last: Position,
+    /// Its modification time: the next one's is not less.
+    pub(super) time_ms: u64,
+    pub(super) persisted: Seq,
+    pub(super) committed: Seq,
+    pub(super) applied: Position,
+    pub(super) apply_asked: Seq,
+    pub(super) flushed: Progress,
+    flushing: bool,
+    flush_again: bool,
+    pub(super) trimmed: Seq,
+    /// Placed and not yet persisted.
+    pub(super) pending: VecDeque<Record>,
+    /// Received from the peer and not yet placed.
+    pub(super) incoming: VecDeque<Record>,
+    pub(super) full: bool,
+    waiting_for_segment: bool,
+    pub(super) segment_waits: u64,
+    /// Longest record that fits a segment of this node, in bytes.
+    pub(super) record_len_max: usize,
+    pub(super) after: Vec<(u64, After)>,
+    pub(super) side: Side,
+}
+
+impl Log {
+    pub(super) fn open(
+        plan: OriginPlan,
+        entry: &OriginEntry,
+        recovered: &Recovered,
+        side: Side,
+        record_len_max: usize,
+    ) -> Self {
+        let progress = recovered.progress;
+        let generation = recovered.generation.max(entry.generation_floor);
+        Self {
+            origin: entry.origin.clone(),
+            plan,
+            partition: Partition::new(entry.origin.node_id(), entry.partition, generation),
+            last: progress.appended,
+            time_ms: recovered.time_ms,
+            persisted: progress.appended.seq,
+            committed: recovered.committed,
+            applied: progress.applied,
+            apply_asked: progress.applied.seq,
+            flushed: progress,
+            flushing: false,
+            flush_again: false,
+            trimmed: progress.trimmed,
+            pending: VecDeque::new(),
+            incoming: VecDeque::new(),
+            full: false,
+            waiting_for_segment: false,
+            segment_waits: 0,
+            record_len_max,
+            after: Vec::new(),
+            side,
+        }
+    }
+
+    /// First effects after opening.
+    pub(super) fn start(&mut self, bootstrap: &[Draft], cx: &mut Context) {
+        self.publish(cx);
+        match &self.side {
+            Side::Source(_) => self.start_source(bootstrap, cx),
+            Side::Destination(_) => {}
+        }
+    }
+
+    /// Places what waits in the partition, hands it to the device and, at a source, to the link. Returns the last seq
+    /// placed.
+    pub(super) fn place_batch(&mut self, cx: &mut Context) -> Option<Seq> {
+        let mut writes = Vec::new();
+        let placed = match &self.side {
+            Side::Source(source) if !source.is_adopting() => self.place_submissions(&mut writes, cx),
+            _ => self.place_incoming(&mut writes),
+        };
+        for Write { offset, pieces } in writes {
+            cx.emit(Effect::Write { offset, pieces });
+        }
+        placed
+    }
+
+    /// Puts records that follow `last` in the partition; returns how many found room.
+    pub(super) fn place(&mut self, records: &[Record], writes: &mut Vec<Write>) -> usize {
+        let placed = self.partition.append(records, self.persisted, writes);
+        if placed < records.len() && !self.waiting_for_segment {
+            self.segment_waits += 1;
+        }
+        self.waiting_for_segment = placed < records.len();
+        for record in &records[..placed] {
+            self.last = record.position();
+            self.time_ms = self.time_ms.max(record.header.time_ms);
+            self.pending.push_back(record.clone());
+        }
+        placed
+    }
+
+    fn place_incoming(&mut self, writes: &mut Vec<Write>) -> Option<Seq> {
+        let mut bytes = 0;
+        let fits = |record: &&Record| {
+            bytes += record.len();
+            bytes <= BATCH_LEN_MAX
+        };
+        let batch: Vec<Record> = self.incoming.iter().take_while(fits).take(BATCH_RECORDS_MAX).cloned().collect();
+        let placed = self.place(&batch, writes);
+        self.incoming.drain(..placed);
+        (placed > 0).then_some(self.last.seq)
+    }
+
+    /// Records through here are durable: they go to the container, and marks move.
+    pub(super) fn on_persisted(&mut self, through: Seq, cx: &mut Context) {
+        let count = self.pending.iter().take_while(|record| record.header.seq <= through).count();
+        let records: Vec<Record> = self.pending.drain(..count).collect();
+        self.persisted = self.persisted.max(through);
+        match &mut self.side {
+            Side::Source(_) => {}
+            Side::Destination(destination) => destination.count_persisted(&records, cx.now.mono_ms),
+        }
+        if !records.is_empty() {
+            cx.emit(Effect::Append { origin: self.origin.clone(), records });
+        }
+        match &self.side {
+            Side::Source(_) => self.source_persisted(cx),
+            Side::Destination(_) => self.destination_persisted(cx),
+        }
+        self.spill(cx);
+    }
+
+    /// Flushes the engine where a sealed segment waits for it.
+    pub(super) fn spill(&mut self, cx: &mut Context) {
+        if let Some(sealed) = self.partition.sealed_through()
+            && self.persisted >= sealed
+            && self.flushed.appended.seq < sealed
+            && !self.flushing
+        {
+            self.flush(cx);
+        }
+    }
+
+    /// Asks for a flush that covers everything up to now.
+    pub(super) fn flush(&mut self, cx: &mut Context) {
+        if self.flushing {
+            self.flush_again = true;
+        } else {
+            self.flushing = true;
+            cx.emit(Effect::Flush { origin: self.origin.clone() });
+        }
+    }
+
+    pub(super) fn on_flushed(&mut self, progress: Progress, cx: &mut Context) {
+        self.flushing = false;
+        self.flushed = progress;
+        self.partition.release(progress.appended.seq);
+        if std::mem::take(&mut self.flush_again) {
+            self.flush(cx);
+        }
+        self.spill(cx);
+        match &self.side {
+            Side::Source(_) => self.point_progress(cx),
+            Side::Destination(_) => self.request_progress(cx),
+        }
+    }
+
+    pub(super) fn on_applied(&mut self, at: Position, cx: &mut Context) {
+        self.applied = at;
+        match &self.side {
+            Side::Source(_) => {
+                self.answer(cx);
+                self.point_progress(cx);
+            }
+            Side::Destination(_) => {
+                self.promote_progress(cx);
+                self.request_progress(cx);
+            }
+        }
+    }
+
+    /// Asks for apply through here, once.
+    pub(super) fn apply(&mut self, through: Seq, cx: &mut Context) {
+        if through > self.apply_asked {
+            self.apply_asked = through;
+            cx.emit(Effect::Apply { origin: self.origin.clone(), through });
+        }
+    }
+
+    pub(super) fn on_full(&mut self, full: bool, cx: &mut Context) {
+        if self.full != full {
+            self.full = full;
+            cx.note(&self.origin, if full { "the device is full: writes are refused" } else { "there is space again" });
+        }
+    }
+
+    /// Removes what neither end needs any more from the log family and the bodies.
+    pub(super) fn trim(&mut self, through: Seq, cx: &mut Context) {
+        if through > self.trimmed {
+            self.trimmed = through;
+            cx.emit(Effect::Trim { origin: self.origin.clone(), through });
+        }
+        cx.emit(Effect::Collect { origin: self.origin.clone(), through: self.trimmed });
+    }
+
+    /// Runs `what` when this version of the superblock is durable.
+    pub(super) fn when_stored(&mut self, version: u64, what: After) {
+        self.after.push((version, what));
+    }
+
+    /// A version of the superblock is durable: whoever waited for it goes on, in order.
+    pub(super) fn on_stored(&mut self, cx: &mut Context) {
+        let ready = self.after.iter().take_while(|(version, _)| cx.store.is_durable(*version)).count();
+        let ready: Vec<(u64, After)> = self.after.drain(..ready).collect();
+        for (_, what) in ready {
+            match what {
+                After::Raised => self.raised(cx),
+                After::Alone => self.alone(cx),
+                After::InSync => self.in_sync(cx),
+                After::Fenced => self.fenced(cx),
+                After::Welcome(connection) => self.welcome(connection, cx),
+                After::MarkStored(connection, mark) => {
+                    self.send(connection, Message::InSyncStored(mark), cx);
+                }
+                After::Promoted => self.promoted(cx),
+            }
+        }
+    }
+
+    pub(super) fn send(&self, connection: Connection, message: Message, cx: &mut Context) {
+        cx.emit(Effect::Send { origin: self.origin.clone(), connection, message });
+    }
+
+    pub(super) fn close(&self, connection: Connection, cx: &mut Context) {
+        cx.emit(Effect::Close { origin: self.origin.clone(), connection });
+    }
+
+    pub(super) fn on_connected(&mut self, connection: Connection, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) if connection.0 % 2 == 1 => self.refuse_as_promoted(connection, cx),
+            Side::Source(_) => self.stream_connected(connection, cx),
+            Side::Destination(_) => self.accept(connection, cx),
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.stream_lost(connection, reason, cx),
+            Side::Destination(_) => self.inbound_lost(connection, reason, cx),
+        }
+    }
+
+    /// Messages of another than the current connection are stale and dropped (F27).
+    pub(super) fn on_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.on_stream_message(connection, message, cx),
+            Side::Destination(_) => self.on_inbound_message(connection, message, cx),
+        }
+    }
+
+    pub(super) fn on_fetched(&mut self, connection: Connection, records: Vec<Record>, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.stream_fetched(connection, records, cx),
+            Side::Destination(_) => self.lend(connection, records, cx),
+        }
+    }
+
+    /// Judges time.
+    pub(super) fn tick(&mut self, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.source_tick(cx),
+            Side::Destination(_) => self.destination_tick(cx),
+        }
+    }
+
+    pub(super) fn epoch(&self, cx: &Context) -> Epoch {
+        cx.store.entry(&self.origin).epoch()
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match &self.side {
+            Side::Destination(_) => Role::Destination,
+            Side::Source(source) if source.is_fenced() => Role::Fenced,
+            Side::Source(_) => Role::Source,
+        }
+    }
+
+    /// Tells the gateway what this node is for the origin.
+    pub(super) fn publish(&self, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let point = entry.consistency_point;
+        let epoch = entry.epochs.iter().rev().find(|e| e.first <= point).map(|e| e.epoch).unwrap_or_default();
+        let state = OriginState { origin: self.origin.clone(), role: self.role(), consistency_point: (epoch, point) };
+        cx.emit(Effect::Publish(state));
+    }
+}

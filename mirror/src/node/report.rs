@@ -1,0 +1,104 @@
+//! What the core shows: status, and answers to commands.
+
+use lockstep_storage::id::Seq;
+
+use super::log::{Log, Side};
+use super::{Context, Node};
+use crate::event::{Now, Report};
+use crate::status::{OriginStatus, Status, StreamState};
+
+impl Node {
+    /// The node at this moment. Figures of the device are the runtime's to add.
+    #[must_use]
+    pub fn status(&self, now: Now) -> Status {
+        Status {
+            node: self.name.clone(),
+            incarnation: self.store.superblock().incarnation,
+            persist_class: "",
+            origins: self.logs.iter().map(|log| log.status(self, now)).collect(),
+            batches: 0,
+            batch_records: 0,
+            batch_bytes: 0,
+            persist_us: 0,
+        }
+    }
+
+    pub(super) fn own_report(&self, text: &str) -> Report {
+        let own = self.logs.iter().find(|log| log.origin == self.name);
+        Report { text: text.into(), at: own.map(|log| log.last), verdict: None }
+    }
+}
+
+impl Log {
+    pub(super) fn report(&self, text: String, _cx: &Context) -> Report {
+        Report { text, at: Some(self.last), verdict: None }
+    }
+
+    fn status(&self, node: &Node, now: Now) -> OriginStatus {
+        let entry = node.store.entry(&self.origin);
+        let mut status = OriginStatus {
+            origin: self.origin.clone(),
+            role: self.role(),
+            epoch: entry.epoch(),
+            state: StreamState::Alone,
+            reason: "no mirror".into(),
+            peer: None,
+            policy: None,
+            last: self.last.seq,
+            persisted: self.persisted,
+            committed: self.committed,
+            applied: self.applied.seq,
+            flushed: self.flushed.applied.seq,
+            peer_persisted: Seq::ZERO,
+            peer_applied: Seq::ZERO,
+            consistency_point: entry.consistency_point,
+            consistency_point_ms: 0,
+            behind_bytes: 0,
+            behind_ms: 0,
+            unapplied_ms: 0,
+            last_contact_ms: 0,
+            degraded_acks: 0,
+            mirrored_acks: 0,
+            connects: 0,
+            segments: self.partition.counts(),
+            segment_len: self.partition.extent().segment_len,
+            segment_waits: self.segment_waits,
+            full: self.full,
+            trimmed: self.trimmed,
+        };
+        match &self.side {
+            Side::Source(source) => {
+                status.consistency_point_ms = source.points.last_wall_ms;
+                status.degraded_acks = source.degraded_acks;
+                status.mirrored_acks = source.mirrored_acks;
+                if let Some(stream) = &source.stream {
+                    status.state = stream.state;
+                    status.reason.clone_from(&stream.reason);
+                    status.peer = Some(stream.plan.destination.clone());
+                    status.policy = Some(stream.plan.policy);
+                    status.peer_persisted = stream.peer.persisted;
+                    status.peer_applied = stream.peer.applied;
+                    status.behind_bytes = stream.unacked.bytes();
+                    status.behind_ms = stream.unacked.oldest_ms(now.mono_ms);
+                    status.last_contact_ms = stream.last_contact_wall_ms;
+                    status.connects = stream.connects;
+                }
+            }
+            Side::Destination(destination) => {
+                status.state = match (destination.is_open(), entry.in_sync) {
+                    (true, true) => StreamState::InSync,
+                    (true, false) => StreamState::CatchingUp,
+                    (false, true) => StreamState::Unsettled,
+                    (false, false) => StreamState::OutOfSync,
+                };
+                status.reason.clone_from(&destination.reason);
+                status.peer = Some(self.origin.clone());
+                status.peer_persisted = destination.source_committed();
+                status.unapplied_ms = destination.unapplied.oldest_ms(now.mono_ms);
+                status.last_contact_ms = destination.last_contact.map_or(0, |contact| contact.wall_ms);
+                status.connects = destination.connects;
+            }
+        }
+        status
+    }
+}

@@ -1,0 +1,245 @@
+//! The threads that carry the core's effects out: the core's own, the log writer, and per origin an apply worker and a
+//! flush worker. What is slow answers with an event; nothing but the core's thread touches the core.
+
+mod core;
+mod engine;
+mod log_writer;
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lockstep_storage::id::{Epoch, Origin};
+use lockstep_storage::image::rocks::{RocksEngine, RocksOptions, RocksShared};
+use lockstep_storage::image::{Image, ImageError};
+use lockstep_storage::nvram::file::{FileNvram, PersistClass};
+use lockstep_storage::record::Record;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{BUDGET_UNIT, Client, Input, Shared};
+use crate::event::{Command, Connection, Now};
+use crate::link::{LinkHandle, LinkOptions};
+use crate::plan::NodePlan;
+use crate::start::{StartError, Started, region_len, start};
+use crate::worker::Worker;
+
+/// What a node is opened with.
+pub struct RuntimeOptions {
+    /// Origins, streams, sizes.
+    pub plan: NodePlan,
+    /// Where engines and tails lie.
+    pub data_dir: PathBuf,
+    /// The NVRAM region: a file or a device.
+    pub nvram_path: PathBuf,
+    /// What a persist survives.
+    pub persist: PersistClass,
+    /// Bytes of records that clients may have in memory.
+    pub budget_bytes: usize,
+    /// Bytes of block cache, of all origins together.
+    pub cache_bytes: usize,
+    /// Bytes of write buffers, of all origins together.
+    pub write_buffer_bytes: usize,
+    /// Bytes of disk that stay free: below, writes are refused (F22, F23).
+    pub reserve_bytes: u64,
+    /// The link; none without a mirror in either direction.
+    pub link: Option<LinkOptions>,
+}
+
+/// Why a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file or directory.
+    #[error("{0}: {1}")]
+    Io(PathBuf, std::io::Error),
+    /// What is stored and what is configured.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// The clocks of a process: one that never goes back, and the wall's.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: self.began.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+    }
+}
+
+/// A running node. Dropping it without [`Runtime::shut_down`] is like a crash, but tidy.
+pub struct Runtime {
+    client: Client,
+    link: Option<LinkHandle>,
+    inbox: mpsc::Sender<Input>,
+    threads: Vec<JoinHandle<()>>,
+    stopped: CancellationToken,
+    reason: Arc<Mutex<String>>,
+}
+
+impl Runtime {
+    /// Opens the node: its region, its engines, its threads. `tokio` carries the link. `progress` hears how many bytes of
+    /// a new region are zeroed. Blocks while recovery runs.
+    ///
+    /// # Errors
+    /// When a file, the region, an engine or the plan says no.
+    pub fn open(
+        options: RuntimeOptions,
+        tokio: &tokio::runtime::Handle,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, OpenError> {
+        make_dir(&options.data_dir)?;
+        let len = region_len(&options.plan);
+        let mut nvram =
+            FileNvram::open(&options.nvram_path, len, options.persist, progress).map_err(StartError::Nvram)?;
+        let rocks = RocksShared::new(options.cache_bytes, options.write_buffer_bytes);
+        let data_dir = options.data_dir.clone();
+        let mut open_engine = |origin: &Origin, generation: u64| open_engine(&data_dir, origin, generation, &rocks);
+        let clock = Clock { began: Instant::now() };
+        let incarnation = uuid_like(clock.now().wall_ms);
+        let started = start(&mut nvram, &options.plan, incarnation, &mut open_engine, clock.now())?;
+        Ok(Self::spawn(options, started, nvram, clock, tokio))
+    }
+
+    fn spawn(
+        options: RuntimeOptions,
+        started: Started,
+        nvram: FileNvram,
+        clock: Clock,
+        tokio: &tokio::runtime::Handle,
+    ) -> Self {
+        let (inbox, receiver) = mpsc::channel();
+        let Started { node, images, effects } = started;
+        let mut status = node.status(clock.now());
+        status.persist_class = options.persist.as_str();
+        let shared = Shared {
+            node: options.plan.node.clone(),
+            inbox: inbox.clone(),
+            budget: Arc::new(Semaphore::new(options.budget_bytes / BUDGET_UNIT)),
+            images: images.clone(),
+            origins: RwLock::default(),
+            status: RwLock::new(Arc::new(status)),
+        };
+        let client = Client { shared: Arc::new(shared) };
+        let link = options.link.clone().map(|link| link_of(&options.plan, link, tokio, &inbox));
+        let mut threads = Vec::new();
+        let (log, figures, thread) = log_writer::spawn(nvram, inbox.clone());
+        threads.push(thread);
+        let mut engines = HashMap::new();
+        for (origin, image) in images {
+            let tails = options.data_dir.clone();
+            let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| set_aside(&tails, o, e, r));
+            let worker = Worker::new(origin.clone(), image, set_aside);
+            let space = engine::Space { dir: options.data_dir.clone(), reserve_bytes: options.reserve_bytes };
+            let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
+            engines.insert(origin, sender);
+            threads.extend(handles);
+        }
+        let stopped = CancellationToken::new();
+        let reason = Arc::new(Mutex::new(String::new()));
+        let outlets = core::Outlets { log, engines, link: link.clone(), client: client.clone(), figures };
+        let stop = (stopped.clone(), Arc::clone(&reason));
+        threads.push(core::spawn(node, effects, receiver, outlets, clock, options.persist.as_str(), stop));
+        Self { client, link, inbox, threads, stopped, reason }
+    }
+
+    /// What the gateway calls.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The link, to serve its listener.
+    #[must_use]
+    pub fn link(&self) -> Option<&LinkHandle> {
+        self.link.as_ref()
+    }
+
+    /// Comes back when the node stopped by itself, with why (F13).
+    pub async fn stopped(&self) -> String {
+        self.stopped.cancelled().await;
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops admission, settles what is admitted, makes a last consistency point, for at most `patience`; then ends the
+    /// threads. Says whether everything was settled.
+    pub async fn shut_down(mut self, patience: Duration) -> bool {
+        let settled = tokio::time::timeout(patience, self.client.command(Command::Shutdown)).await;
+        let _closed = self.inbox.send(Input::Stop);
+        if let Some(link) = &self.link {
+            link.close_all();
+        }
+        let threads = std::mem::take(&mut self.threads);
+        let _joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
+        matches!(settled, Ok(Ok(_)))
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _closed = self.inbox.send(Input::Stop);
+    }
+}
+
+fn link_of(
+    plan: &NodePlan,
+    options: LinkOptions,
+    tokio: &tokio::runtime::Handle,
+    inbox: &mpsc::Sender<Input>,
+) -> LinkHandle {
+    // Outgoing connections have even numbers, incoming ones odd.
+    let incoming = AtomicU64::new(1);
+    let next = move || Connection(incoming.fetch_add(2, Ordering::Relaxed));
+    let inbox = inbox.clone();
+    let deliver = move |event, held| drop(inbox.send(Input::Link(event, held)));
+    LinkHandle::new(plan, options, tokio.clone(), next, deliver)
+}
+
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    std::fs::create_dir_all(dir).map_err(|e| OpenError::Io(dir.to_owned(), e))
+}
+
+fn open_engine(data_dir: &Path, origin: &Origin, generation: u64, rocks: &RocksShared) -> Result<Image, ImageError> {
+    let dir = data_dir.join("origins").join(origin.as_str()).join(generation.to_string());
+    std::fs::create_dir_all(&dir).map_err(|e| engine_error(&dir.display(), &e))?;
+    let engine = RocksEngine::open(&RocksOptions::new(dir, origin.clone(), rocks.clone()))?;
+    Ok(Image::new(Arc::new(engine)))
+}
+
+fn engine_error(what: &dyn Display, error: &std::io::Error) -> ImageError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => ImageError::NoSpace,
+        _ => ImageError::Engine(format!("{what}: {error}")),
+    }
+}
+
+/// Appends records to the file of an epoch's tail, durably.
+fn set_aside(data_dir: &Path, origin: &Origin, epoch: Epoch, records: &[Record]) -> Result<(), ImageError> {
+    let path = data_dir.join(format!("tail.{origin}.{epoch}"));
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        for record in records {
+            file.write_all(&record.head)?;
+            file.write_all(&record.payload)?;
+        }
+        file.sync_all()
+    };
+    write().map_err(|e| engine_error(&path.display(), &e))
+}
+
+/// A number that no other region has: the region's name.
+fn uuid_like(wall_ms: u64) -> u64 {
+    let address = std::ptr::from_ref(&wall_ms).addr() as u64;
+    let process = u64::from(std::process::id());
+    (wall_ms << 20) ^ (process << 44) ^ address.rotate_left(17)
+}

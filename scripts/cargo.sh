@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs a cargo build with a sign of life: the storage engine takes minutes the first time. Its output is shown when it
+# fails, or as it comes with V=1.
+set -uo pipefail
+export PATH="$HOME/.cargo/bin:$PATH"
+
+if [ "${V:-0}" = 1 ]; then
+  exec cargo "$@"
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+echo "lockstep: building (the storage engine is compiled the first time: 5 to 15 minutes on two cores)"
+began=$SECONDS
+cargo "$@" >"$log" 2>&1 &
+build=$!
+said=0
+while kill -0 "$build" 2>/dev/null; do
+  sleep 1
+  passed=$((SECONDS - began))
+  if [ $((passed - said)) -ge 20 ]; then
+    said=$passed
+    now=$(grep -E '^ +Compiling' "$log" | tail -n 1 | sed 's/^ *//')
+    echo "lockstep: still building after ${passed} s (${now:-preparing})"
+  fi
+done
+wait "$build"
+code=$?
+if [ "$code" -ne 0 ]; then
+  tail -n 80 "$log" >&2
+  echo "lockstep: the build failed after $((SECONDS - began)) s" >&2
+  exit "$code"
+fi
+echo "lockstep: built in $((SECONDS - began)) s"

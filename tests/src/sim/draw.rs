@@ -1,0 +1,216 @@
+//! Makes a scenario from a seed: a workload of few clients on few keys, and faults that come in episodes, so that some
+//! runs are calm, some have one bad day and a few have everything at once.
+
+use lockstep_mirror::plan::{AckLevel, Policy};
+
+use super::random::Random;
+use super::scenario::{Order, Scenario, Site, Step, Write};
+
+/// Keys that clients use: 0 to 3 in bucket 0, 4 in bucket 1.
+pub const KEYS: u64 = 5;
+/// Uploads that clients use.
+pub const UPLOADS: u64 = 2;
+
+/// The scenario of a seed.
+#[must_use]
+pub fn scenario(seed: u64) -> Scenario {
+    let mut random = Random::new(seed);
+    let policy = random.weighted(&[(5, Policy::Sync), (3, Policy::Strict), (2, Policy::Async)]);
+    let ack = random.weighted(&[(3, AckLevel::Durable), (1, AckLevel::Received)]);
+    let link_timeout_ms = random.weighted(&[(2, 400), (2, 1_000), (1, 3_000)]);
+    let sync_interval_ms = random.weighted(&[(2, 300), (2, 1_000), (1, 5_000)]);
+    let noise = random.word();
+    let mut draw = Draw { random, at: 50, steps: Vec::new(), lost: false };
+    draw.write(Write::CreateBucket { bucket: 0 });
+    draw.write(Write::CreateBucket { bucket: 1 });
+    let trouble = draw.random.weighted(&[(1, 0), (3, 4), (4, 10), (2, 25)]);
+    let steps = draw.random.between(10, 60);
+    for _ in 0..steps {
+        if draw.random.chance(trouble) {
+            draw.trouble();
+        } else {
+            draw.work();
+        }
+    }
+    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, steps: draw.steps }
+}
+
+struct Draw {
+    random: Random,
+    at: u64,
+    steps: Vec<(u64, Step)>,
+    lost: bool,
+}
+
+impl Draw {
+    fn push(&mut self, step: Step) {
+        self.steps.push((self.at, step));
+    }
+
+    /// Time goes on: mostly a little, so that steps meet; now and then long enough for timers.
+    fn pause(&mut self) {
+        self.at += match self.random.below(20) {
+            0 => self.random.between(1_000, 4_000),
+            1..4 => self.random.between(100, 600),
+            4..12 => self.random.between(3, 60),
+            _ => self.random.below(4),
+        };
+    }
+
+    fn write(&mut self, write: Write) {
+        let require = match self.random.below(40) {
+            0 => Some(AckLevel::Durable),
+            1 => Some(AckLevel::Received),
+            _ => None,
+        };
+        let at = match self.random.below(30) {
+            0 => Some(Site::A),
+            1 => Some(Site::B),
+            _ => None,
+        };
+        self.push(Step::Write { write, at, require });
+    }
+
+    fn site(&mut self) -> Site {
+        self.random.weighted(&[(1, Site::A), (1, Site::B)])
+    }
+
+    fn key(&mut self) -> u8 {
+        self.random.below(KEYS) as u8
+    }
+
+    fn chunks(&mut self) -> u8 {
+        self.random.weighted(&[(4, 0), (3, 1), (2, 2), (1, 4)])
+    }
+
+    fn work(&mut self) {
+        self.pause();
+        let key = self.key();
+        let upload = self.random.below(UPLOADS) as u8;
+        let chunks = self.chunks();
+        match self.random.below(32) {
+            0 => {
+                let bucket = self.bit();
+                self.write(Write::CreateBucket { bucket });
+            }
+            1 => {
+                let bucket = self.bit();
+                self.write(Write::DeleteBucket { bucket });
+            }
+            2..5 => self.write(Write::Delete { key }),
+            5..8 => {
+                let to = self.key();
+                self.write(Write::Copy { from: key, to });
+            }
+            8..10 => self.write(Write::CreateUpload { upload }),
+            10..13 => {
+                let number = 1 + self.bit();
+                self.write(Write::Part { upload, number, chunks: chunks.max(1) });
+            }
+            13 => self.write(Write::Complete { upload }),
+            14 => self.write(Write::Abort { upload }),
+            15 => self.write(Write::Abandon { chunks: chunks.max(1) }),
+            16..19 => {
+                let at = self.site();
+                self.push(Step::Read { at, key });
+            }
+            19 => {
+                let site = self.site();
+                let order = self.random.weighted(&[(6, Order::Sync), (1, Order::DryRun)]);
+                self.push(Step::Order(site, order));
+            }
+            _ => self.write(Write::Put { key, chunks }),
+        }
+    }
+
+    fn bit(&mut self) -> u8 {
+        self.random.below(2) as u8
+    }
+
+    /// An episode: something breaks, life goes on, mostly it is mended.
+    fn trouble(&mut self) {
+        self.pause();
+        let site = self.site();
+        match self.random.below(24) {
+            0..6 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
+            6..9 => self.episode(Step::Cut(site), Some(Step::Heal)),
+            9..11 => {
+                self.push(Step::Cut(site.peer()));
+                self.episode(Step::Cut(site), Some(Step::Heal));
+            }
+            11..13 => self.push(Step::Reset),
+            13 => self.push(Step::Replay),
+            14 => self.episode(Step::SlowDisk(site), Some(Step::FastDisk(site))),
+            15 => self.episode(Step::Full(site), Some(Step::Space(site))),
+            16 => self.episode(Step::FailPersist(site), Some(Step::Restart(site))),
+            17 => {
+                let ms = self.random.between(0, 20_000) as i64 - 10_000;
+                self.push(Step::Clock(site, ms));
+            }
+            18 => self.episode(Step::Order(Site::A, Order::Pause), Some(Step::Order(Site::A, Order::Resume))),
+            19 => {
+                self.push(Step::Crash(Site::A));
+                self.push(Step::Cut(Site::B));
+                self.push(Step::Restart(Site::A));
+                self.episode(Step::Order(Site::A, Order::Alone), Some(Step::Heal));
+            }
+            20 => self.episode(Step::Order(site, Order::Shutdown), Some(Step::Crash(site))),
+            _ => self.failover(),
+        }
+    }
+
+    fn episode(&mut self, begin: Step, end: Option<Step>) {
+        self.push(begin);
+        for _ in 0..self.random.below(8) {
+            self.work();
+        }
+        self.pause();
+        if let Some(end) = end
+            && self.random.chance(85)
+        {
+            self.push(end);
+            if let Step::Crash(site) = end {
+                self.push(Step::Restart(site));
+            }
+        }
+    }
+
+    /// Site A goes down, is cut off, burns down or is well, and B is promoted.
+    fn failover(&mut self) {
+        match self.random.below(5) {
+            0 => self.push(Step::Crash(Site::A)),
+            1 => self.push(Step::Cut(Site::A)),
+            2 => self.push(Step::Cut(Site::B)),
+            3 if !self.lost => {
+                self.lost = true;
+                self.push(Step::Lose(Site::A));
+            }
+            _ => {}
+        }
+        for _ in 0..self.random.below(4) {
+            self.work();
+        }
+        let order = self.random.weighted(&[(2, Order::Promote), (1, Order::PromoteLossy)]);
+        self.push(Step::Order(Site::B, order));
+        for _ in 0..self.random.below(10) {
+            self.work();
+        }
+        if self.random.chance(80) {
+            self.push(Step::Heal);
+            self.push(Step::Restart(Site::A));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_can_be_read_back_from_its_text() {
+        for seed in 0..300 {
+            let made = scenario(seed);
+            assert_eq!(made.to_string().parse::<Scenario>(), Ok(made));
+        }
+    }
+}

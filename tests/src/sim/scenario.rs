@@ -1,0 +1,303 @@
+//! A scenario: everything that happens to the two sites from outside, as a list of steps with their times. A seed makes
+//! one; a failing one is printed as text and can be pasted as a named test. What happens inside (latencies, what a crash
+//! leaves) is drawn from its `noise`, so a scenario decides a run as a seed does.
+
+use std::fmt;
+use std::str::FromStr;
+
+use lockstep_mirror::plan::{AckLevel, Policy};
+
+/// A site. `A` is the origin's own node, `B` holds its mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Site {
+    /// The origin's node.
+    A,
+    /// Its destination.
+    B,
+}
+
+impl Site {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// 0 or 1.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// What an operator orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Order {
+    Sync,
+    Pause,
+    Resume,
+    Alone,
+    DryRun,
+    Promote,
+    PromoteLossy,
+    Shutdown,
+}
+
+/// What a client wants. Keys are few, so that clients meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Write {
+    CreateBucket { bucket: u8 },
+    DeleteBucket { bucket: u8 },
+    /// `chunks` 0 is an inline object.
+    Put { key: u8, chunks: u8 },
+    Delete { key: u8 },
+    Copy { from: u8, to: u8 },
+    CreateUpload { upload: u8 },
+    Part { upload: u8, number: u8, chunks: u8 },
+    Complete { upload: u8 },
+    Abort { upload: u8 },
+    /// A client that goes away before its object is whole.
+    Abandon { chunks: u8 },
+}
+
+/// One thing that happens from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Step {
+    /// A client's write, to whom clients are directed to, or to this site.
+    Write { write: Write, at: Option<Site>, require: Option<AckLevel> },
+    Read { at: Site, key: u8 },
+    Crash(Site),
+    Restart(Site),
+    /// The site burns down: NVRAM and engine too.
+    Lose(Site),
+    /// Nothing that this site sends arrives.
+    Cut(Site),
+    Heal,
+    /// Standing connections break.
+    Reset,
+    /// A connection that is gone delivers one of its messages once more.
+    Replay,
+    SlowDisk(Site),
+    FastDisk(Site),
+    Full(Site),
+    Space(Site),
+    /// The next persist fails.
+    FailPersist(Site),
+    /// The wall clock jumps, in milliseconds.
+    Clock(Site, i64),
+    Order(Site, Order),
+}
+
+/// A whole scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scenario {
+    /// Decides latencies, surviving sectors and the like.
+    pub noise: u64,
+    /// The stream's policy.
+    pub policy: Policy,
+    /// The stream's ack level.
+    pub ack: AckLevel,
+    /// The stream's `link_timeout`, in milliseconds.
+    pub link_timeout_ms: u64,
+    /// Time between consistency points, in milliseconds.
+    pub sync_interval_ms: u64,
+    /// What happens, and when in milliseconds from the start.
+    pub steps: Vec<(u64, Step)>,
+}
+
+const POLICIES: [(&str, Policy); 3] = [("strict", Policy::Strict), ("sync", Policy::Sync), ("async", Policy::Async)];
+const LEVELS: [(&str, AckLevel); 3] =
+    [("received", AckLevel::Received), ("durable", AckLevel::Durable), ("applied", AckLevel::Applied)];
+const SITES: [(&str, Site); 2] = [("a", Site::A), ("b", Site::B)];
+const ORDERS: [(&str, Order); 8] = [
+    ("sync", Order::Sync),
+    ("pause", Order::Pause),
+    ("resume", Order::Resume),
+    ("alone", Order::Alone),
+    ("dry-run", Order::DryRun),
+    ("promote", Order::Promote),
+    ("promote-lossy", Order::PromoteLossy),
+    ("shutdown", Order::Shutdown),
+];
+
+fn word<T: Copy + PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    table.iter().find(|(_, v)| *v == value).map_or("?", |(name, _)| name)
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (policy, ack) = (word(&POLICIES, self.policy), word(&LEVELS, self.ack));
+        let (timeout, interval) = (self.link_timeout_ms, self.sync_interval_ms);
+        writeln!(f, "noise {} policy {policy} ack {ack} timeout {timeout} interval {interval}", self.noise)?;
+        for (at, step) in &self.steps {
+            writeln!(f, "{at:>6} {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let site = |site: &Site| word(&SITES, *site);
+        match self {
+            Self::Write { write, at, require } => {
+                write!(f, "{write}")?;
+                if let Some(at) = at {
+                    write!(f, " at {}", site(at))?;
+                }
+                if let Some(level) = require {
+                    write!(f, " require {}", word(&LEVELS, *level))?;
+                }
+                Ok(())
+            }
+            Self::Read { at, key } => write!(f, "read {} {key}", site(at)),
+            Self::Crash(s) => write!(f, "crash {}", site(s)),
+            Self::Restart(s) => write!(f, "restart {}", site(s)),
+            Self::Lose(s) => write!(f, "lose {}", site(s)),
+            Self::Cut(s) => write!(f, "cut {}", site(s)),
+            Self::Heal => f.write_str("heal"),
+            Self::Reset => f.write_str("reset"),
+            Self::Replay => f.write_str("replay"),
+            Self::SlowDisk(s) => write!(f, "slow-disk {}", site(s)),
+            Self::FastDisk(s) => write!(f, "fast-disk {}", site(s)),
+            Self::Full(s) => write!(f, "full {}", site(s)),
+            Self::Space(s) => write!(f, "space {}", site(s)),
+            Self::FailPersist(s) => write!(f, "fail-persist {}", site(s)),
+            Self::Clock(s, ms) => write!(f, "clock {} {ms}", site(s)),
+            Self::Order(s, order) => write!(f, "order {} {}", site(s), word(&ORDERS, *order)),
+        }
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateBucket { bucket } => write!(f, "create-bucket {bucket}"),
+            Self::DeleteBucket { bucket } => write!(f, "delete-bucket {bucket}"),
+            Self::Put { key, chunks } => write!(f, "put {key} {chunks}"),
+            Self::Delete { key } => write!(f, "delete {key}"),
+            Self::Copy { from, to } => write!(f, "copy {from} {to}"),
+            Self::CreateUpload { upload } => write!(f, "create-upload {upload}"),
+            Self::Part { upload, number, chunks } => write!(f, "part {upload} {number} {chunks}"),
+            Self::Complete { upload } => write!(f, "complete {upload}"),
+            Self::Abort { upload } => write!(f, "abort {upload}"),
+            Self::Abandon { chunks } => write!(f, "abandon {chunks}"),
+        }
+    }
+}
+
+/// Words of a line, taken one by one.
+struct Words<'a> {
+    line: &'a str,
+    words: std::str::SplitWhitespace<'a>,
+}
+
+impl<'a> Words<'a> {
+    fn new(line: &'a str) -> Self {
+        Self { line, words: line.split_whitespace() }
+    }
+
+    fn word(&mut self) -> Result<&'a str, String> {
+        self.words.next().ok_or_else(|| format!("'{}' ends too early", self.line))
+    }
+
+    fn number<T: FromStr>(&mut self) -> Result<T, String> {
+        let word = self.word()?;
+        word.parse().map_err(|_| format!("'{word}' in '{}' is not a number here", self.line))
+    }
+
+    fn of<T: Copy>(&mut self, table: &[(&'static str, T)]) -> Result<T, String> {
+        let word = self.word()?;
+        let found = table.iter().find(|(name, _)| *name == word);
+        found.map(|(_, value)| *value).ok_or_else(|| format!("'{word}' in '{}' is not known", self.line))
+    }
+
+    fn field<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
+        let word = self.word()?;
+        if word != name {
+            return Err(format!("'{name}' should stand where '{word}' does in '{}'", self.line));
+        }
+        read(self)
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut head = Words::new(lines.next().unwrap_or_default());
+        let mut scenario = Self {
+            noise: head.field("noise", Words::number)?,
+            policy: head.field("policy", |w| w.of(&POLICIES))?,
+            ack: head.field("ack", |w| w.of(&LEVELS))?,
+            link_timeout_ms: head.field("timeout", Words::number)?,
+            sync_interval_ms: head.field("interval", Words::number)?,
+            steps: Vec::new(),
+        };
+        for line in lines {
+            let mut words = Words::new(line);
+            let at = words.number()?;
+            scenario.steps.push((at, step(&mut words)?));
+        }
+        Ok(scenario)
+    }
+}
+
+fn step(words: &mut Words) -> Result<Step, String> {
+    let name = words.word()?;
+    Ok(match name {
+        "read" => Step::Read { at: words.of(&SITES)?, key: words.number()? },
+        "crash" => Step::Crash(words.of(&SITES)?),
+        "restart" => Step::Restart(words.of(&SITES)?),
+        "lose" => Step::Lose(words.of(&SITES)?),
+        "cut" => Step::Cut(words.of(&SITES)?),
+        "heal" => Step::Heal,
+        "reset" => Step::Reset,
+        "replay" => Step::Replay,
+        "slow-disk" => Step::SlowDisk(words.of(&SITES)?),
+        "fast-disk" => Step::FastDisk(words.of(&SITES)?),
+        "full" => Step::Full(words.of(&SITES)?),
+        "space" => Step::Space(words.of(&SITES)?),
+        "fail-persist" => Step::FailPersist(words.of(&SITES)?),
+        "clock" => Step::Clock(words.of(&SITES)?, words.number()?),
+        "order" => Step::Order(words.of(&SITES)?, words.of(&ORDERS)?),
+        _ => {
+            let write = write(name, words)?;
+            let (mut at, mut require) = (None, None);
+            while let Ok(word) = words.word() {
+                match word {
+                    "at" => at = Some(words.of(&SITES)?),
+                    "require" => require = Some(words.of(&LEVELS)?),
+                    other => return Err(format!("'{other}' in '{}' is not known", words.line)),
+                }
+            }
+            Step::Write { write, at, require }
+        }
+    })
+}
+
+fn write(name: &str, words: &mut Words) -> Result<Write, String> {
+    Ok(match name {
+        "create-bucket" => Write::CreateBucket { bucket: words.number()? },
+        "delete-bucket" => Write::DeleteBucket { bucket: words.number()? },
+        "put" => Write::Put { key: words.number()?, chunks: words.number()? },
+        "delete" => Write::Delete { key: words.number()? },
+        "copy" => Write::Copy { from: words.number()?, to: words.number()? },
+        "create-upload" => Write::CreateUpload { upload: words.number()? },
+        "part" => Write::Part { upload: words.number()?, number: words.number()?, chunks: words.number()? },
+        "complete" => Write::Complete { upload: words.number()? },
+        "abort" => Write::Abort { upload: words.number()? },
+        "abandon" => Write::Abandon { chunks: words.number()? },
+        other => return Err(format!("'{other}' is no step")),
+    })
+}

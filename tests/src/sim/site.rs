@@ -1,0 +1,228 @@
+//! One site: its devices, which outlive the process, and the process with its core and workers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_mirror::client::Role;
+use lockstep_mirror::event::Effect;
+use lockstep_mirror::node::Node;
+use lockstep_mirror::plan::{NodePlan, OriginPlan, StreamPlan};
+use lockstep_storage::id::Origin;
+use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::image::{Image, Progress};
+use lockstep_storage::nvram::sim::SimNvram;
+use lockstep_storage::nvram::{Nvram, NvramError};
+use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
+use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
+use lockstep_storage::record::Draft;
+
+use super::random::Random;
+use super::scenario::{Scenario, Site};
+
+/// Largest record of the simulation, in bytes: so that a segment holds a few records and histories are short.
+pub const RECORD_LEN_MAX: usize = 8 << 10;
+/// Chunk size of the simulation's bodies, in bytes.
+pub const CHUNK_LEN: u32 = 1500;
+
+/// What waits for the device.
+#[derive(Debug)]
+pub enum DeviceTask {
+    /// Bytes to write.
+    Write { offset: u64, pieces: Vec<Bytes> },
+    /// A persist to answer. `superblock`: nothing but the superblock was written since the one before.
+    Persist { id: u64, superblock: bool },
+}
+
+/// The engine's side of one origin in a process.
+pub struct Worker {
+    /// Whose.
+    pub origin: Origin,
+    /// What production has too.
+    pub engine: lockstep_mirror::worker::Worker,
+    /// What waits, oldest first.
+    pub queue: VecDeque<Effect>,
+    /// It is at work.
+    pub busy: bool,
+    /// A flush is under way, which covers this much.
+    pub flushing: Option<Progress>,
+    /// The core was told that the device is full.
+    pub told_full: bool,
+}
+
+impl Worker {
+    /// A worker on what a start has opened.
+    #[must_use]
+    pub fn new(origin: Origin, image: Image) -> Self {
+        // What is set aside is the model's business: it has every record.
+        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, Box::new(|_, _, _| Ok(())));
+        Self { origin, engine, queue: VecDeque::new(), busy: false, flushing: None, told_full: false }
+    }
+}
+
+/// What dies with the process.
+pub struct Process {
+    /// The core.
+    pub node: Node,
+    /// Tells this process from the ones before it.
+    pub boot: u32,
+    /// When it started, in milliseconds of the world's clock.
+    pub started: u64,
+    /// What waits for the device; the first is under way where `persisting`.
+    pub device: VecDeque<DeviceTask>,
+    /// A persist is under way.
+    pub persisting: bool,
+    /// The device has failed.
+    pub device_failed: bool,
+    /// Records were written since the last persist was asked for.
+    pub device_wrote_records: bool,
+    /// One an origin.
+    pub workers: Vec<Worker>,
+    /// The core hears that its inbox is drained when this event comes.
+    pub idle_due: bool,
+    /// Connections that were accepted.
+    pub accepted: u64,
+}
+
+impl Process {
+    /// The worker of an origin.
+    pub fn worker(&mut self, origin: &Origin) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.origin == *origin)
+    }
+}
+
+/// One site.
+pub struct SiteState {
+    /// Which.
+    pub site: Site,
+    /// Its node's plan.
+    pub plan: NodePlan,
+    /// The log device.
+    pub nvram: SimNvram,
+    /// The engines, by origin and generation.
+    pub engines: BTreeMap<(Origin, u64), Arc<MemoryEngine>>,
+    /// The process, where one runs.
+    pub process: Option<Process>,
+    /// Processes so far.
+    pub boots: u32,
+    /// The site is gone.
+    pub lost: bool,
+    /// What its node said last that it is, by origin.
+    pub roles: Vec<(Origin, Role)>,
+    /// Its wall clock against the world's, in milliseconds.
+    pub wall_offset: i64,
+    /// Persists take long.
+    pub slow: bool,
+    /// The engine's disk is full.
+    pub full: bool,
+    /// What it sends does not arrive.
+    pub cut: bool,
+}
+
+/// The origins by their sites' names.
+#[must_use]
+pub fn origin_of(site: Site) -> Origin {
+    let name = match site {
+        Site::A => "a",
+        Site::B => "b",
+    };
+    Origin::new(name).unwrap_or_else(|_| unreachable!("a name"))
+}
+
+/// The records of a first start, as the gateway has them: a user and a key.
+fn bootstrap(name: &str) -> Vec<Draft> {
+    let user = PutUser { name: name.into(), user: User::default() };
+    let key = AccessKey { secret: "s".into(), user: name.into(), root: true, ..AccessKey::default() };
+    let key = PutAccessKey { access_key: name.into(), key };
+    let drafts = [Mutation::PutUser(user), Mutation::PutAccessKey(key)];
+    drafts.into_iter().filter_map(|mutation| Draft::new(mutation, Bytes::new()).ok()).collect()
+}
+
+fn plan(site: Site, scenario: &Scenario) -> NodePlan {
+    let nvram_len = segment_len_min(RECORD_LEN_MAX) * u64::from(SEGMENTS_DEFAULT);
+    let stream = StreamPlan {
+        destination: origin_of(Site::B),
+        url: String::new(),
+        policy: scenario.policy,
+        ack: scenario.ack,
+        link_timeout: std::time::Duration::from_millis(scenario.link_timeout_ms),
+        sync_interval: std::time::Duration::from_millis(scenario.sync_interval_ms),
+        backlog_limit: 1 << 30,
+    };
+    let own = OriginPlan { origin: origin_of(site), nvram_len, stream: (site == Site::A).then_some(stream) };
+    let mut origins = vec![own];
+    if site == Site::B {
+        origins.push(OriginPlan { origin: origin_of(Site::A), nvram_len, stream: None });
+    }
+    let node = origin_of(site);
+    NodePlan { bootstrap: bootstrap(node.as_str()), node, origins, record_len_max: RECORD_LEN_MAX }
+}
+
+impl SiteState {
+    /// A site that was never started.
+    #[must_use]
+    pub fn new(site: Site, scenario: &Scenario) -> Self {
+        let plan = plan(site, scenario);
+        Self {
+            site,
+            nvram: SimNvram::new(lockstep_mirror::start::region_len(&plan)),
+            plan,
+            engines: BTreeMap::new(),
+            process: None,
+            boots: 0,
+            lost: false,
+            roles: Vec::new(),
+            wall_offset: 0,
+            slow: false,
+            full: false,
+            cut: false,
+        }
+    }
+
+    /// The power goes: what was not durable survives as the noise decides.
+    pub fn power_off(&mut self, noise: &mut Random) {
+        self.process = None;
+        self.roles.clear();
+        let keep = noise.weighted(&[(2, 0), (2, 100), (6, 50), (2, 90), (2, 10)]);
+        self.nvram.crash(&mut || noise.chance(keep));
+        for engine in self.engines.values_mut() {
+            let survive = noise.below(engine.unflushed() as u64 + 1);
+            *engine = Arc::new(engine.crash(survive as usize));
+        }
+    }
+
+    /// The engine of an origin and generation; made where it is not there yet.
+    pub fn engine(&mut self, origin: &Origin, generation: u64) -> Arc<MemoryEngine> {
+        Arc::clone(self.engines.entry((origin.clone(), generation)).or_default())
+    }
+}
+
+/// A device that dies after some persists: the power goes in the middle of a start.
+pub struct Dying<'a> {
+    /// The device behind it.
+    pub device: &'a mut SimNvram,
+    /// Persists that it will carry out.
+    pub persists_left: u64,
+}
+
+impl Nvram for Dying<'_> {
+    fn len(&self) -> u64 {
+        self.device.len()
+    }
+
+    fn write(&mut self, offset: u64, pieces: &[Bytes]) -> Result<(), NvramError> {
+        self.device.write(offset, pieces)
+    }
+
+    fn persist(&mut self) -> Result<(), NvramError> {
+        if self.persists_left == 0 {
+            self.device.fail_persists = true;
+        }
+        self.persists_left = self.persists_left.saturating_sub(1);
+        self.device.persist()
+    }
+
+    fn read(&mut self, offset: u64, len: usize) -> Result<Bytes, NvramError> {
+        self.device.read(offset, len)
+    }
+}

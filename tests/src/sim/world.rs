@@ -1,0 +1,407 @@
+//! The world of a run: virtual time, everything that will happen, two sites and the links between them. It carries the
+//! cores' effects out with delays and faults of the noise's choosing, and holds each of them against the model.
+
+mod device;
+mod fault;
+mod link;
+mod settle;
+mod worker;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use lockstep_mirror::client::Role;
+use lockstep_mirror::event::{Connection, Effect, Event, IDLE_INTERVAL_MS, Now, Report, Ticket};
+use lockstep_storage::id::Origin;
+
+use super::client::Clients;
+use super::image::References;
+use super::mistake::Mistake;
+use super::model::{Checked, Model, broken};
+use super::net::Link;
+use super::random::Random;
+use super::scenario::{Order, Scenario, Site, Step};
+use super::site::{SiteState, origin_of};
+use super::trace::Trace;
+
+/// What will happen.
+#[derive(Debug)]
+enum Happening {
+    Step(usize),
+    /// The core's inbox is drained.
+    Idle(Site, u32),
+    /// The longest time without an idle is over.
+    Tick(Site, u32),
+    /// The device has carried its persist out.
+    Device(Site, u32),
+    /// A worker has carried its first task out.
+    Work(Site, u32, usize),
+    /// A worker's flush is done.
+    Flush(Site, u32, usize),
+    /// The opener's connection is made or not.
+    Dial(Site, u32, Origin, Connection),
+    /// Something arrives at an end of a link.
+    Arrive(usize, usize),
+    /// An event reaches the core.
+    Feed(Site, u32, Box<Event>),
+    /// A client tries again.
+    Retry(u64),
+}
+
+#[derive(Debug)]
+struct Due {
+    at: u64,
+    tie: u64,
+    what: Happening,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.tie) == (other.at, other.tie)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.tie).cmp(&(other.at, other.tie))
+    }
+}
+
+/// The world.
+pub struct World {
+    /// Milliseconds since the beginning.
+    pub(super) now: u64,
+    tie: u64,
+    heap: BinaryHeap<Reverse<Due>>,
+    steps: Vec<(u64, Step)>,
+    pub(super) noise: Random,
+    pub(super) sites: [SiteState; 2],
+    links: Vec<Link>,
+    pub(super) model: Model,
+    references: References,
+    pub(super) clients: Clients,
+    /// What happened.
+    pub trace: Trace,
+    /// The mistake that is made on purpose, to see it found.
+    pub(super) mistake: Option<Mistake>,
+    orders: Vec<(Ticket, Site, Order)>,
+    /// The last answer to an order, by site.
+    replies: Vec<(Order, Site, Result<Report, String>)>,
+    spare: Vec<Effect>,
+    calm: bool,
+}
+
+/// Wall clock of the world's beginning, in milliseconds since 1970.
+const WALL_MS: u64 = 1_700_000_000_000;
+/// Happenings in a run: more are a loop without an end.
+const HAPPENINGS_MAX: u64 = 400_000;
+
+impl World {
+    /// The world before anything has happened.
+    #[must_use]
+    pub fn new(scenario: &Scenario, mistake: Option<Mistake>, keep_trace: bool) -> Self {
+        Self {
+            now: 0,
+            tie: 0,
+            heap: BinaryHeap::new(),
+            steps: scenario.steps.clone(),
+            noise: Random::new(scenario.noise),
+            sites: Site::ALL.map(|site| SiteState::new(site, scenario)),
+            links: Vec::new(),
+            model: Model::new(scenario.policy, scenario.ack),
+            references: References::default(),
+            clients: Clients::default(),
+            trace: Trace::new(keep_trace),
+            mistake,
+            orders: Vec::new(),
+            replies: Vec::new(),
+            spare: Vec::new(),
+            calm: false,
+        }
+    }
+
+    /// Runs the scenario, then mends everything and sees the streams come together.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    pub fn run(&mut self) -> Checked {
+        for index in 0..self.steps.len() {
+            let at = self.steps[index].0;
+            self.schedule_at(at, Happening::Step(index));
+        }
+        for site in [Site::B, Site::A] {
+            self.start(site)?;
+        }
+        let end = self.steps.last().map_or(0, |(at, _)| *at) + 200;
+        self.run_until(end)?;
+        self.settle()
+    }
+
+    pub(super) fn schedule(&mut self, delay: u64, what: Happening) {
+        self.schedule_at(self.now + delay, what);
+    }
+
+    fn schedule_at(&mut self, at: u64, what: Happening) {
+        self.tie += 1;
+        self.heap.push(Reverse(Due { at, tie: self.tie, what }));
+    }
+
+    /// Everything that happens up to a moment.
+    fn run_until(&mut self, end: u64) -> Checked {
+        while self.heap.peek().is_some_and(|due| due.0.at <= end) {
+            let Some(Reverse(due)) = self.heap.pop() else { break };
+            self.now = due.at;
+            if self.trace.events() > HAPPENINGS_MAX {
+                return broken(7, "the run does not end: something goes round in a loop");
+            }
+            self.happen(due.what)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, what: Happening) -> Checked {
+        match what {
+            Happening::Step(index) => self.step(self.steps[index].1),
+            Happening::Idle(site, boot) if self.lives(site, boot) => {
+                if let Some(process) = &mut self.sites[site.index()].process {
+                    process.idle_due = false;
+                }
+                self.feed(site, Event::Idle)
+            }
+            Happening::Tick(site, boot) if self.lives(site, boot) => {
+                self.idle_soon(site, boot);
+                self.schedule(IDLE_INTERVAL_MS, Happening::Tick(site, boot));
+                Ok(())
+            }
+            Happening::Device(site, boot) if self.lives(site, boot) => self.device_done(site),
+            Happening::Work(site, boot, worker) if self.lives(site, boot) => self.work(site, worker),
+            Happening::Flush(site, boot, worker) if self.lives(site, boot) => self.flush_done(site, worker),
+            Happening::Dial(site, boot, origin, number) if self.lives(site, boot) => self.dial(site, origin, number),
+            Happening::Arrive(link, end) => self.arrive(link, end),
+            Happening::Feed(site, boot, event) if self.lives(site, boot) => self.feed(site, *event),
+            Happening::Retry(flight) => self.client_retry(flight),
+            _ => Ok(()),
+        }
+    }
+
+    /// Is this the process that runs at the site?
+    pub(super) fn lives(&self, site: Site, boot: u32) -> bool {
+        self.sites[site.index()].process.as_ref().is_some_and(|process| process.boot == boot)
+    }
+
+    /// The number of the process that runs at a site.
+    pub(super) fn boot(&self, site: Site) -> Option<u32> {
+        self.sites[site.index()].process.as_ref().map(|process| process.boot)
+    }
+
+    fn idle_soon(&mut self, site: Site, boot: u32) {
+        let Some(process) = &mut self.sites[site.index()].process else { return };
+        if !std::mem::replace(&mut process.idle_due, true) {
+            self.schedule(0, Happening::Idle(site, boot));
+        }
+    }
+
+    /// The moment, as a process sees it.
+    fn moment(&self, site: Site) -> Now {
+        let state = &self.sites[site.index()];
+        let started = state.process.as_ref().map_or(self.now, |process| process.started);
+        Now { mono_ms: self.now - started + 1, wall_ms: (WALL_MS + self.now).saturating_add_signed(state.wall_offset) }
+    }
+
+    /// The core takes an event into account, and what it asks for is done.
+    pub(super) fn feed(&mut self, site: Site, event: Event) -> Checked {
+        let now = self.moment(site);
+        let Some(boot) = self.boot(site) else { return Ok(()) };
+        self.trace_event(site, &event);
+        let (failed, idle) = (matches!(event, Event::PersistFailed { .. }), matches!(event, Event::Idle));
+        let mut effects = std::mem::take(&mut self.spare);
+        if let Some(process) = &mut self.sites[site.index()].process {
+            process.node.handle(event, now, &mut effects);
+        }
+        if failed && !effects.iter().any(|effect| matches!(effect, Effect::Stop { .. })) {
+            return broken(8, format!("a persist failed at {site:?} and the node goes on"));
+        }
+        let done = self.carry_out(site, boot, &mut effects);
+        effects.clear();
+        self.spare = effects;
+        done?;
+        if !idle {
+            self.idle_soon(site, boot);
+        }
+        self.marks_are_ordered(site)
+    }
+
+    /// A client's submission reaches the core in its turn.
+    pub(super) fn feed_later(&mut self, site: Site, boot: u32, event: Event) {
+        self.schedule(0, Happening::Feed(site, boot, Box::new(event)));
+    }
+
+    /// A client tries again after a while.
+    pub(super) fn schedule_retry(&mut self, flight: u64) {
+        self.schedule(200, Happening::Retry(flight));
+    }
+
+    /// Writes that clients were answered for.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.model.answers
+    }
+
+    /// Rule 3, as the node itself sees it.
+    fn marks_are_ordered(&mut self, site: Site) -> Checked {
+        let now = self.moment(site);
+        let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
+        if self.trace.events() % 8 != 0 {
+            return Ok(());
+        }
+        for log in &process.node.status(now).origins {
+            let source = log.role == Role::Source;
+            let ordered = log.applied <= log.persisted && log.persisted <= log.last && log.committed <= log.last;
+            let committed = !source || (log.consistency_point <= log.applied && log.applied <= log.committed);
+            if !ordered || !committed {
+                return broken(
+                    3,
+                    format!(
+                        "{site:?} says of {}: point {}, applied {}, committed {}, persisted {}, last {}",
+                        log.origin, log.consistency_point, log.applied, log.committed, log.persisted, log.last
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the core asks for, in order.
+    fn carry_out(&mut self, site: Site, boot: u32, effects: &mut Vec<Effect>) -> Checked {
+        for effect in effects.drain(..) {
+            if !self.lives(site, boot) {
+                return Ok(());
+            }
+            self.trace_effect(site, &effect);
+            match effect {
+                Effect::Write { offset, pieces } => self.device_write(site, offset, pieces)?,
+                Effect::Persist { id } => self.device_persist(site, id)?,
+                Effect::Append { .. }
+                | Effect::Apply { .. }
+                | Effect::Flush { .. }
+                | Effect::Trim { .. }
+                | Effect::Collect { .. }
+                | Effect::Cut { .. }
+                | Effect::Fetch { .. } => self.worker_task(site, effect),
+                Effect::Connect { origin, connection, delay_ms } => {
+                    let jitter = self.noise.below(5);
+                    self.schedule(delay_ms + jitter, Happening::Dial(site, boot, origin, connection));
+                }
+                Effect::Send { origin, connection, message } => self.send(site, boot, &origin, connection, message),
+                Effect::Close { origin, connection } => self.close(site, boot, &origin, connection),
+                Effect::Placed { ticket, epoch, seq } => self.client_placed(ticket, epoch, seq),
+                Effect::Done { ticket, result } => self.client_done(site, ticket, result)?,
+                Effect::Reply { ticket, result } => self.reply(site, ticket, result)?,
+                Effect::Publish(state) => self.published(site, &state.origin, state.role)?,
+                Effect::Note { .. } => {}
+                Effect::Stop { .. } => self.crash(site),
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway hears what the node is for an origin.
+    fn published(&mut self, site: Site, origin: &Origin, role: Role) -> Checked {
+        if site == Site::B && *origin == origin_of(Site::A) && role == Role::Source {
+            let stored = self.model.stored(site, origin);
+            if stored.is_none_or(|entry| entry.role != lockstep_storage::superblock::StoredRole::Source) {
+                return broken(2, format!("{site:?} serves {origin} before its fence is durable"));
+            }
+            self.model.keeps_mirrored(site, origin, "is promoted")?;
+            let last = self.model.log(site, origin).map(super::model::LogTruth::last).unwrap_or_default();
+            self.model.promoted.entry(origin.clone()).or_insert(last);
+            self.check_image(site, origin)?;
+        }
+        self.sites[site.index()].roles_published(origin, role);
+        Ok(())
+    }
+
+    /// An order is answered.
+    fn reply(&mut self, site: Site, ticket: Ticket, result: Result<Report, String>) -> Checked {
+        let Some(index) = self.orders.iter().position(|(t, ..)| *t == ticket) else {
+            return broken(7, format!("{site:?} answers an order that nobody gave, or answers it twice"));
+        };
+        let (_, _, order) = self.orders.swap_remove(index);
+        if let Ok(report) = &result
+            && matches!(order, Order::Promote | Order::PromoteLossy)
+            && report.verdict == Some("proved")
+        {
+            self.model.keeps_answered(&origin_of(Site::A))?;
+        }
+        self.replies.push((order, site, result));
+        Ok(())
+    }
+
+    /// Rule 4, in full, at a moment that matters.
+    pub(super) fn check_image(&mut self, site: Site, origin: &Origin) -> Checked {
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+        let Some(worker) = process.worker(origin) else { return Ok(()) };
+        let image = worker.engine.image().clone();
+        self.references.check(site, origin, &image, &self.model)
+    }
+
+    fn trace_event(&mut self, site: Site, event: &Event) {
+        let kind = match event {
+            Event::Idle => 0,
+            Event::Submit { .. } => 1,
+            Event::Command { .. } => 2,
+            Event::Persisted { id } => 0x100 + id,
+            Event::PersistFailed { .. } => 4,
+            Event::Applied { at, .. } => 0x1_0000 + at.seq.0,
+            Event::Flushed { progress, .. } => 0x2_0000 + progress.appended.seq.0,
+            Event::Full { .. } => 7,
+            Event::EngineFailed { .. } => 8,
+            Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
+            Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
+            Event::Connected { connection, .. } => 0x5_0000 + connection.0,
+            Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
+            Event::Received { connection, .. } => 0x7_0000 + connection.0,
+        };
+        self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
+            // Most idles do nothing: what they do is seen by its effects.
+            if kind != 0 {
+                line.push_str(&format!("{site:?} <- {}", super::describe::event(event)));
+            }
+        });
+    }
+
+    fn trace_effect(&mut self, site: Site, effect: &Effect) {
+        let kind = match effect {
+            Effect::Write { offset, .. } => 0x1_0000_0000 + offset,
+            Effect::Persist { id } => 0x100 + id,
+            Effect::Append { records, .. } => 0x1_0000 + records.len() as u64,
+            Effect::Apply { through, .. } => 0x2_0000 + through.0,
+            Effect::Flush { .. } => 5,
+            Effect::Trim { through, .. } => 0x3_0000 + through.0,
+            Effect::Collect { through, .. } => 0x4_0000 + through.0,
+            Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
+            Effect::Fetch { from, .. } => 0x6_0000 + from.0,
+            Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
+            Effect::Send { connection, .. } => 0x8_0000 + connection.0,
+            Effect::Close { connection, .. } => 0x9_0000 + connection.0,
+            Effect::Placed { seq, .. } => 0xa_0000 + seq.0,
+            Effect::Done { result, .. } => 0xb_0000 + u64::from(result.is_ok()),
+            Effect::Reply { result, .. } => 0xc_0000 + u64::from(result.is_ok()),
+            Effect::Publish(_) => 16,
+            Effect::Note { .. } => 17,
+            Effect::Stop { .. } => 18,
+        };
+        self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
+            line.push_str(&format!("{site:?} -> {}", super::describe::effect(effect)));
+        });
+    }
+}

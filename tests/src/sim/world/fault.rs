@@ -1,0 +1,214 @@
+//! Steps of the scenario: what clients, operators and bad luck do. And the start of a process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_mirror::event::{Command, Event, Ticket};
+use lockstep_storage::image::Image;
+use lockstep_storage::nvram::Nvram;
+use lockstep_storage::superblock::{PARTITIONS_AT, Superblock};
+
+use super::{Happening, World};
+use crate::sim::mistake::Mistake;
+use crate::sim::model::{Checked, broken};
+use crate::sim::scenario::{Order, Site, Step};
+use crate::sim::site::{Dying, Process, Worker, origin_of};
+
+impl World {
+    /// One step of the scenario.
+    pub(super) fn step(&mut self, step: Step) -> Checked {
+        self.trace.note([self.now, 7, 0, 3], |line| line.push_str(&format!("== {step}")));
+        match step {
+            Step::Write { write, at, require } => self.client_begins(write, at, require),
+            Step::Read { at, key } => self.client_reads(at, key),
+            Step::Crash(site) => {
+                self.crash(site);
+                Ok(())
+            }
+            Step::Restart(site) => self.start(site),
+            Step::Lose(site) => {
+                self.crash(site);
+                self.sites[site.index()].lost = true;
+                self.model.site_lost(site);
+                Ok(())
+            }
+            Step::Cut(site) => {
+                self.sites[site.index()].cut = true;
+                Ok(())
+            }
+            Step::Heal => {
+                self.heal();
+                Ok(())
+            }
+            Step::Reset => {
+                self.reset_links();
+                Ok(())
+            }
+            Step::Replay => self.replay(),
+            Step::SlowDisk(site) | Step::FastDisk(site) => {
+                self.sites[site.index()].slow = matches!(step, Step::SlowDisk(_));
+                Ok(())
+            }
+            Step::Full(site) | Step::Space(site) => {
+                self.sites[site.index()].full = matches!(step, Step::Full(_));
+                Ok(())
+            }
+            Step::FailPersist(site) => {
+                // Of a process that runs: one that starts on a broken device does not, and that is all.
+                self.sites[site.index()].nvram.fail_persists = self.boot(site).is_some();
+                Ok(())
+            }
+            Step::Clock(site, ms) => {
+                self.sites[site.index()].wall_offset += ms;
+                Ok(())
+            }
+            Step::Order(site, order) => self.order(site, order),
+        }
+    }
+
+    /// An operator's command.
+    pub(super) fn order(&mut self, site: Site, order: Order) -> Checked {
+        if self.boot(site).is_none() {
+            return Ok(());
+        }
+        let ticket = Ticket(self.clients.ticket());
+        self.orders.push((ticket, site, order));
+        let origin = origin_of(Site::A);
+        let promote = |dry_run, accept_loss| Command::Promote { origin: origin.clone(), dry_run, accept_loss };
+        let command = match order {
+            Order::Sync => Command::Sync,
+            Order::Pause => Command::Pause { origin },
+            Order::Resume => Command::Resume { origin, alone: false },
+            Order::Alone => Command::Resume { origin, alone: true },
+            Order::DryRun => promote(true, false),
+            Order::Promote => promote(false, false),
+            Order::PromoteLossy => promote(false, true),
+            Order::Shutdown => Command::Shutdown,
+        };
+        self.feed(site, Event::Command { ticket, command })
+    }
+
+    /// The process at a site is gone, and what its devices had not made durable with it, as the noise decides.
+    pub(super) fn crash(&mut self, site: Site) {
+        if self.boot(site).is_none() {
+            return;
+        }
+        self.drop_links(site);
+        self.orders.retain(|(_, at, _)| *at != site);
+        self.clients.process_gone(site);
+        self.model.crashed(site);
+        let state = &mut self.sites[site.index()];
+        state.power_off(&mut self.noise);
+    }
+
+    /// A process starts, where none runs. Now and then the power goes again in the middle of it.
+    pub(super) fn start(&mut self, site: Site) -> Checked {
+        if self.sites[site.index()].lost || self.boot(site).is_some() {
+            return Ok(());
+        }
+        if !self.calm && self.noise.chance(6) {
+            let persists = self.noise.below(3);
+            if !self.try_start(site, persists)? {
+                let state = &mut self.sites[site.index()];
+                state.power_off(&mut self.noise);
+            }
+        }
+        if self.boot(site).is_none() && !self.try_start(site, u64::MAX)? {
+            return broken(1, format!("{site:?} does not start again"));
+        }
+        Ok(())
+    }
+
+    /// Starts a process; false where the power went before it was up.
+    fn try_start(&mut self, site: Site, persists: u64) -> Checked<bool> {
+        self.tampered_restart(site);
+        let now = self.moment(site);
+        let noise = self.noise.word();
+        let state = &mut self.sites[site.index()];
+        let plan = state.plan.clone();
+        let (nvram, engines) = (&mut state.nvram, &mut state.engines);
+        let mut device = Dying { device: nvram, persists_left: persists };
+        let mut open = |origin: &lockstep_storage::id::Origin, generation: u64| {
+            let engine = Arc::clone(engines.entry((origin.clone(), generation)).or_default());
+            Ok(Image::new(engine))
+        };
+        let started = match lockstep_mirror::start::start(&mut device, &plan, noise, &mut open, now) {
+            Ok(started) => started,
+            Err(_) if persists < u64::MAX => return Ok(false),
+            Err(error) => return broken(1, format!("{site:?} does not start again: {error}")),
+        };
+        let superblock = Superblock::load(&mut state.nvram).ok().flatten();
+        let Some((superblock, _)) = superblock else { return broken(1, format!("{site:?} has no superblock")) };
+        state.boots += 1;
+        let boot = state.boots;
+        let workers: Vec<Worker> = started
+            .images
+            .into_iter()
+            .map(|(origin, image)| Worker::new(origin, image))
+            .collect();
+        let mut found = Vec::new();
+        for worker in &workers {
+            match worker.engine.image().progress() {
+                Ok(progress) => found.push((worker.origin.clone(), progress)),
+                Err(error) => return broken(4, format!("{site:?} cannot read its image: {error}")),
+            }
+        }
+        state.process = Some(Process {
+            node: started.node,
+            boot,
+            started: self.now,
+            device: Default::default(),
+            persisting: false,
+            device_failed: false,
+            device_wrote_records: false,
+            workers,
+            idle_due: false,
+            accepted: 0,
+        });
+        self.trace.note([self.now, site.index() as u64, u64::from(boot), 4], |line| {
+            let at: Vec<String> = found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
+            line.push_str(&format!("== {site:?} is up: {}", at.join(", ")));
+        });
+        self.model.recovered(site, &superblock, &found)?;
+        for (origin, _) in found {
+            self.check_image(site, &origin)?;
+        }
+        let mut effects = started.effects;
+        self.carry_out(site, boot, &mut effects)?;
+        self.schedule(1, Happening::Tick(site, boot));
+        Ok(true)
+    }
+
+    /// Mistakes that show at a restart are made to what it finds.
+    fn tampered_restart(&mut self, site: Site) {
+        let Some(mistake) = self.mistake else { return };
+        let nvram = &mut self.sites[site.index()].nvram;
+        let Ok(Some((mut superblock, counter))) = Superblock::load(nvram) else { return };
+        for entry in &mut superblock.origins {
+            match mistake {
+                Mistake::OldGenerationAccepted => entry.generation_floor = 0,
+                Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
+                    entry.epochs.pop();
+                }
+                _ => {}
+            }
+        }
+        let changed = matches!(mistake, Mistake::OldGenerationAccepted | Mistake::EpochKeptAfterRestart);
+        if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
+            let _works = nvram.write(offset, &[bytes]).and_then(|()| nvram.persist());
+        }
+    }
+
+    /// Mistakes of the superblock are made to what is written.
+    pub(super) fn tampered_superblock(&mut self, site: Site, offset: u64, pieces: Vec<Bytes>) -> Vec<Bytes> {
+        if self.mistake != Some(Mistake::InSyncFromMemory) || offset >= PARTITIONS_AT {
+            return pieces;
+        }
+        let Ok(Some((mut superblock, counter))) = Superblock::decode(&pieces.concat()) else { return pieces };
+        for entry in &mut superblock.origins {
+            let stored = self.model.stored(site, &entry.origin);
+            entry.in_sync |= stored.is_some_and(|stored| stored.in_sync);
+        }
+        superblock.encode(counter).map(|(_, bytes)| vec![bytes]).unwrap_or(pieces)
+    }
+}

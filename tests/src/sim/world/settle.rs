@@ -1,0 +1,188 @@
+//! The end of a run: everything is mended, and the streams must come together. Rule 9.
+
+use lockstep_mirror::client::Role;
+use lockstep_mirror::status::{OriginStatus, StreamState};
+use lockstep_storage::id::Origin;
+
+use super::World;
+use crate::sim::image::nothing_is_left;
+use crate::sim::model::{Checked, broken};
+use crate::sim::scenario::{Order, Site};
+use crate::sim::site::origin_of;
+
+/// Longest time to come together once everything is mended, in milliseconds.
+const SETTLE_MS: u64 = 60_000;
+const STEP_MS: u64 = 250;
+
+impl World {
+    /// Mends everything and waits.
+    pub(super) fn settle(&mut self) -> Checked {
+        self.trace.note([self.now, 7, 0, 5], |line| line.push_str("== everything is mended"));
+        self.calm = true;
+        self.heal();
+        for site in Site::ALL {
+            let state = &mut self.sites[site.index()];
+            (state.slow, state.full, state.nvram.fail_persists) = (false, false, false);
+            self.start(site)?;
+        }
+        self.restart_the_stopping()?;
+        self.order(Site::A, Order::Resume)?;
+        if self.sites[Site::A.index()].lost && !self.promoted() {
+            self.run_until(self.now + 100)?;
+            self.order(Site::B, Order::PromoteLossy)?;
+        }
+        // Whoever lost a connection hears of it first.
+        self.run_until(self.now + 1_000)?;
+        let end = self.now + SETTLE_MS;
+        while !self.is_settled()? {
+            if self.now >= end {
+                return self.not_settled();
+            }
+            self.run_until(self.now + STEP_MS)?;
+        }
+        self.points()?;
+        self.compare()
+    }
+
+    fn promoted(&self) -> bool {
+        self.model.promoted.contains_key(&origin_of(Site::A))
+    }
+
+    /// A node that was told to shut down is stopped and started again.
+    fn restart_the_stopping(&mut self) -> Checked {
+        for site in Site::ALL {
+            let stopping = self.orders.iter().any(|(_, s, order)| *s == site && *order == Order::Shutdown)
+                || self.replies.iter().any(|(order, s, reply)| *s == site && *order == Order::Shutdown && reply.is_ok());
+            if stopping {
+                self.crash(site);
+                self.start(site)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, site: Site, origin: &Origin) -> Option<OriginStatus> {
+        let now = self.moment(site);
+        let process = self.sites[site.index()].process.as_ref()?;
+        process.node.status(now).origins.into_iter().find(|log| log.origin == *origin)
+    }
+
+    /// The source's stream is in sync or can never be, and every client has its answer.
+    fn is_settled(&mut self) -> Checked<bool> {
+        let origin = origin_of(Site::A);
+        if self.clients.waiting() > 0 {
+            return Ok(false);
+        }
+        if self.promoted() {
+            let a = self.status(Site::A, &origin).map(|status| status.role);
+            return Ok(a.is_none_or(|role| role == Role::Fenced));
+        }
+        if self.sites[Site::A.index()].lost {
+            return Ok(false);
+        }
+        let Some(a) = self.status(Site::A, &origin) else { return broken(8, "A stopped while nothing was wrong") };
+        match a.state {
+            StreamState::InSync => Ok(a.peer_persisted == a.last),
+            StreamState::NeedsBaseline => self.needs_baseline(&a),
+            _ => Ok(false),
+        }
+    }
+
+    /// A stream that says that it needs a baseline: does it?
+    fn needs_baseline(&self, a: &OriginStatus) -> Checked<bool> {
+        let (Some(here), Some(there)) = (self.model.log(Site::A, &a.origin), self.model.log(Site::B, &a.origin)) else {
+            return Ok(false);
+        };
+        let common = here.line.iter().zip(&there.line).take_while(|(a, b)| a == b).count() as u64;
+        let trimmed = common < a.trimmed.0;
+        let applied = there.line.len() as u64 > common && there.applied.0 > common;
+        if trimmed || applied {
+            return Ok(true);
+        }
+        let (trimmed, at) = (a.trimmed, there.last().seq);
+        broken(
+            9,
+            format!("A says that B needs a baseline; common {common}, A trimmed {trimmed}, B at {at} applied {}", there.applied),
+        )
+    }
+
+    fn not_settled(&mut self) -> Checked {
+        let origin = origin_of(Site::A);
+        let say = |status: Option<OriginStatus>| {
+            status.map_or("down".to_owned(), |s| {
+                let (state, role) = (s.state, s.role);
+                format!("{role:?} {state:?} ({}), last {}, persisted {}, committed {}, applied {}", s.reason, s.last, s.persisted, s.committed, s.applied)
+            })
+        };
+        let (a, b) = (say(self.status(Site::A, &origin)), say(self.status(Site::B, &origin)));
+        let waiting = self.clients.waiting();
+        broken(9, format!("{SETTLE_MS} ms after everything was mended: {waiting} clients wait; A is {a}; B is {b}"))
+    }
+
+    /// Consistency points until there can be nothing left to collect.
+    fn points(&mut self) -> Checked {
+        let source = if self.promoted() { Site::B } else { Site::A };
+        let needs_baseline = self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
+        for _ in 0..3 {
+            self.replies.clear();
+            if source == Site::A && !needs_baseline {
+                self.order(Site::A, Order::Sync)?;
+            }
+            let wait = if source == Site::A { 3_000 } else { 12_000 };
+            let end = self.now + wait;
+            while self.now < end && (source == Site::B || self.replies.is_empty()) {
+                self.run_until(self.now + 100)?;
+            }
+            if let Some((_, _, Err(sentence))) = self.replies.first() {
+                return broken(9, format!("in sync, and a consistency point is refused: {sentence}"));
+            }
+            if source == Site::A && !needs_baseline && self.replies.is_empty() {
+                return broken(9, format!("in sync, and a consistency point takes more than {wait} ms"));
+            }
+            self.run_until(self.now + 500)?;
+        }
+        Ok(())
+    }
+
+    /// Rule 4 and 9 at the end: both images are what their records say, equal where they should be, and nothing is left.
+    fn compare(&mut self) -> Checked {
+        let origin = origin_of(Site::A);
+        for site in Site::ALL {
+            let origins: Vec<Origin> = self.sites[site.index()].plan.origins.iter().map(|o| o.origin.clone()).collect();
+            for origin in origins {
+                self.check_image(site, &origin)?;
+            }
+        }
+        let source = if self.promoted() { Site::B } else { Site::A };
+        self.model.keeps_mirrored(source, &origin, "ends")?;
+        let settled = self.status(source, &origin).is_some_and(|s| s.state != StreamState::NeedsBaseline);
+        for site in Site::ALL {
+            let equal = site == source || !self.promoted();
+            if !settled || !equal {
+                continue;
+            }
+            let Some(log) = self.model.log(site, &origin) else { continue };
+            if log.applied != log.last().seq {
+                let (applied, last) = (log.applied, log.last());
+                return broken(9, format!("at the last consistency point {site:?} has applied {applied} of {last}"));
+            }
+            self.nothing_is_left_at(site, &origin)?;
+        }
+        if settled && !self.promoted() {
+            let ends = Site::ALL.map(|site| self.model.log(site, &origin).map(super::super::model::LogTruth::last));
+            if ends[0] != ends[1] {
+                return broken(9, format!("in sync, and the logs end at {:?} and {:?}", ends[0], ends[1]));
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_is_left_at(&mut self, site: Site, origin: &Origin) -> Checked {
+        let state = &mut self.sites[site.index()];
+        let generation = self.model.stored(site, origin).map_or(0, |entry| entry.engine_generation);
+        let engine = state.engine(origin, generation);
+        let Some(process) = &mut state.process else { return Ok(()) };
+        let Some(worker) = process.worker(origin) else { return Ok(()) };
+        nothing_is_left(site, origin, worker.engine.image(), &engine)
+    }
+}
