@@ -55,6 +55,8 @@ async fn run(len: usize, batch: usize, total: usize) {
     }
     let (mib, seconds) = ((total * len) as f64 / f64::from(1 << 20), started.elapsed().as_secs_f64());
     let cpu = cpu.zip(cpu_ms()).map(|(before, after)| (after - before) as f64 / mib);
+    pair.a.link.close(&support::name("site-a"), pair.at_a);
+    pair.b.disconnected(pair.at_b).await;
     println!("{len} bytes, {batch} in a message: {:.0} MiB/s, CPU ms per MiB, both ends: {cpu:.2?}", mib / seconds);
 }
 
