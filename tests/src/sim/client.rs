@@ -180,7 +180,9 @@ impl World {
         let chunk = matches!(mutation, Mutation::Data(_));
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
         let (site, boot) = (flight.site, flight.boot);
-        let Ok(draft) = Draft::new(mutation, payload) else { return broken(7, "a draft of the simulation is too large") };
+        let Ok(draft) = Draft::new(mutation, payload) else {
+            return broken(7, "a draft of the simulation is too large");
+        };
         let ticket = Ticket(self.clients.ticket());
         self.clients.waiting.insert(ticket, Waiting { flight: id, require, chunk });
         let event = Event::Submit { ticket, origin: origin_of(Site::A), draft, require };
@@ -408,7 +410,10 @@ impl World {
         let Ok(Some(object)) = view.object(&bucket_name(bucket_of(key)), &key_name(key)) else { return Ok(()) };
         let made = self.model.log(site, &origin).map(|log| log.at(Seq(object.seq)));
         if made.is_none_or(|made| made.seq.0 != object.seq) {
-            return broken(6, format!("a reader at {site:?} sees a version of record {}, which is not there", object.seq));
+            return broken(
+                6,
+                format!("a reader at {site:?} sees a version of record {}, which is not there", object.seq),
+            );
         }
         for extent in &object.extents {
             let body = BodyId::from(extent.body);
@@ -416,7 +421,10 @@ impl World {
                 let chunk = view.chunk(body, index);
                 if chunk.as_ref().ok() != self.model.chunk(body, index) {
                     let at = object.seq;
-                    return broken(6, format!("a reader at {site:?} cannot read chunk {index} of the object of record {at}"));
+                    return broken(
+                        6,
+                        format!("a reader at {site:?} cannot read chunk {index} of the object of record {at}"),
+                    );
                 }
             }
         }

@@ -48,7 +48,10 @@ impl References {
         let view = image.view();
         let applied = view.progress().map_err(failed("progress"))?.applied;
         if !log.holds(applied) {
-            return broken(4, format!("the image of {origin} at {site:?} is at {applied}, which its log does not hold"));
+            return broken(
+                4,
+                format!("the image of {origin} at {site:?} is at {applied}, which its log does not hold"),
+            );
         }
         let reference = self.at(origin, &log.line[..applied.seq.0 as usize], model)?;
         let found = view.digest().map_err(failed("digest"))?;
@@ -61,7 +64,10 @@ impl References {
                 let chunk = view.chunk(body, index);
                 if chunk.as_ref().ok() != model.chunk(body, index) {
                     let (at, error) = (body.seq, chunk.err().map(|e| e.to_string()).unwrap_or_default());
-                    return broken(1, format!("chunk {index} of body {at} of {origin} at {site:?} cannot be read: {error}"));
+                    return broken(
+                        1,
+                        format!("chunk {index} of body {at} of {origin} at {site:?} cannot be read: {error}"),
+                    );
                 }
             }
         }
@@ -103,7 +109,10 @@ pub fn nothing_is_left(site: Site, origin: &Origin, image: &Image, engine: &Memo
         None => Ok(()),
         Some(body) => {
             let count = left.len();
-            broken(9, format!("{count} bodies of {origin} at {site:?} are neither named nor collected, the first is {body}"))
+            broken(
+                9,
+                format!("{count} bodies of {origin} at {site:?} are neither named nor collected, the first is {body}"),
+            )
         }
     }
 }

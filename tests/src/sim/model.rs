@@ -160,7 +160,8 @@ impl Model {
 
     /// The core asked for a write: its records have their places.
     pub fn place(&mut self, site: Site, offset: u64, pieces: &[Bytes]) -> Checked {
-        let found = self.logs.iter().position(|l| l.site == site && (l.extent.offset..l.extent.end()).contains(&offset));
+        let found =
+            self.logs.iter().position(|l| l.site == site && (l.extent.offset..l.extent.end()).contains(&offset));
         let Some(log) = found else { return Ok(()) };
         self.reuse(log, offset)?;
         let mut pieces = pieces.iter();
@@ -169,7 +170,8 @@ impl Model {
                 continue;
             }
             let Ok(header) = Header::decode(piece) else { continue };
-            let payload = if header.payload_len == 0 { Bytes::new() } else { pieces.next().cloned().unwrap_or_default() };
+            let payload =
+                if header.payload_len == 0 { Bytes::new() } else { pieces.next().cloned().unwrap_or_default() };
             let record = Record { header, head: piece.clone(), payload };
             self.place_record(log, record)?;
         }
@@ -188,7 +190,9 @@ impl Model {
             let (site, origin, flushed) = (log.site, &log.origin, log.flushed.appended.seq);
             return broken(
                 5,
-                format!("{site:?} uses a segment of {origin} again that holds records up to {held}; the engine has {flushed}"),
+                format!(
+                    "{site:?} uses a segment of {origin} again that holds records up to {held}; the engine has {flushed}"
+                ),
             );
         }
         Ok(())
@@ -263,7 +267,9 @@ impl Model {
 
     /// The device has taken a write.
     pub fn written(&mut self, site: Site, offset: u64, pieces: &[Bytes]) {
-        if let Some(log) = self.logs.iter_mut().find(|l| l.site == site && (l.extent.offset..l.extent.end()).contains(&offset)) {
+        if let Some(log) =
+            self.logs.iter_mut().find(|l| l.site == site && (l.extent.offset..l.extent.end()).contains(&offset))
+        {
             log.written += pieces.iter().filter(|p| p.len() >= HEADER_LEN && p.starts_with(b"LSR1")).count();
         } else if let Ok(Some((superblock, _))) = Superblock::decode(&pieces.concat()) {
             self.stores[site.index()].written = Some(superblock);
@@ -304,15 +310,24 @@ impl Model {
         log.applied = at.seq;
         let Some(log) = self.log(site, origin) else { return Ok(()) };
         if !log.holds(at) {
-            return broken(4, format!("{site:?} applied record {at} of {origin}, its log has {} there", log.at(at.seq)));
+            return broken(
+                4,
+                format!("{site:?} applied record {at} of {origin}, its log has {} there", log.at(at.seq)),
+            );
         }
         if at.seq > log.durable() {
-            return broken(3, format!("{site:?} applied record {at} of {origin}, only {} is durable here", log.durable()));
+            return broken(
+                3,
+                format!("{site:?} applied record {at} of {origin}, only {} is durable here", log.durable()),
+            );
         }
         let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
         let destination = self.stored(site, origin).is_some_and(|entry| entry.role == StoredRole::Destination);
         if destination && !self.lost.contains(&site.peer()) && at.seq > other.durable() {
-            return broken(3, format!("{site:?} applied record {at} of {origin}, only {} is durable at its source", other.durable()));
+            return broken(
+                3,
+                format!("{site:?} applied record {at} of {origin}, only {} is durable at its source", other.durable()),
+            );
         }
         self.in_sync_is_true(site, origin, at)
     }
@@ -328,23 +343,42 @@ impl Model {
         if other.holds(at) && at.seq <= other.durable() {
             return Ok(());
         }
-        broken(2, format!("{site:?} shows record {at} of {origin} and is marked in sync, its mirror has not persisted it"))
+        broken(
+            2,
+            format!("{site:?} shows record {at} of {origin} and is marked in sync, its mirror has not persisted it"),
+        )
     }
 
     /// A client is told that its write is done. Rules 1 and 2.
-    pub fn answered(&mut self, site: Site, origin: &Origin, receipt: &Receipt, require: Option<AckLevel>, chunk: bool) -> Checked {
+    pub fn answered(
+        &mut self,
+        site: Site,
+        origin: &Origin,
+        receipt: &Receipt,
+        require: Option<AckLevel>,
+        chunk: bool,
+    ) -> Checked {
         self.answers += 1;
         let seq = receipt.seq;
         let Some(log) = self.log(site, origin) else { return broken(1, "an answer of a log that is not there") };
         let at = log.at(seq);
         if at.seq != seq || at.epoch != receipt.epoch {
-            return broken(1, format!("{site:?} answers for record {}/{seq} of {origin}, it holds {at}", receipt.epoch));
+            return broken(
+                1,
+                format!("{site:?} answers for record {}/{seq} of {origin}, it holds {at}", receipt.epoch),
+            );
         }
         if seq > log.durable() {
-            return broken(1, format!("{site:?} answers for record {at} of {origin}, only {} is durable here", log.durable()));
+            return broken(
+                1,
+                format!("{site:?} answers for record {at} of {origin}, only {} is durable here", log.durable()),
+            );
         }
         if !chunk && seq > log.applied {
-            return broken(1, format!("{site:?} answers for record {at} of {origin}, its image shows only {}", log.applied));
+            return broken(
+                1,
+                format!("{site:?} answers for record {at} of {origin}, its image shows only {}", log.applied),
+            );
         }
         let entry = self.stored(site, origin);
         if entry.is_none_or(|entry| entry.role != StoredRole::Source) {
@@ -397,7 +431,10 @@ impl Model {
             return Ok(());
         }
         if !other.holds(at) || at.seq > other.durable() {
-            return broken(1, format!("record {at} of {origin} is answered as mirrored, the mirror has not persisted it"));
+            return broken(
+                1,
+                format!("record {at} of {origin} is answered as mirrored, the mirror has not persisted it"),
+            );
         }
         let mirrored = self.mirrored.entry(origin.clone()).or_default();
         if at.seq > mirrored.seq {
@@ -411,7 +448,10 @@ impl Model {
         let Some(log) = self.log(site, origin) else { return Ok(()) };
         if through > log.flushed.applied.seq {
             let flushed = log.flushed.applied.seq;
-            return broken(5, format!("{site:?} trims the log of {origin} through {through}, its image is flushed through {flushed}"));
+            return broken(
+                5,
+                format!("{site:?} trims the log of {origin} through {through}, its image is flushed through {flushed}"),
+            );
         }
         self.peer_has(site, origin, through, alone, "trims the log")
     }
@@ -496,16 +536,25 @@ impl Model {
         let (site, origin) = (log.site, log.origin.clone());
         let durable = log.at(log.durable());
         if found.appended.seq < durable.seq {
-            return broken(1, format!("{site:?} restarts {origin} at {}, record {durable} was durable", found.appended));
+            return broken(
+                1,
+                format!("{site:?} restarts {origin} at {}, record {durable} was durable", found.appended),
+            );
         }
         if !log.holds(found.appended) {
-            return broken(4, format!("{site:?} restarts {origin} at {}, which is not on its line of history", found.appended));
+            return broken(
+                4,
+                format!("{site:?} restarts {origin} at {}, which is not on its line of history", found.appended),
+            );
         }
         if found.appended.seq.0 as usize > log.written {
             return broken(4, format!("{site:?} restarts {origin} at {}, which was never written", found.appended));
         }
         if !log.holds(found.applied) || found.applied.seq > found.appended.seq {
-            return broken(4, format!("the image of {origin} at {site:?} is at {}, which its log does not hold", found.applied));
+            return broken(
+                4,
+                format!("the image of {origin} at {site:?} is at {}, which its log does not hold", found.applied),
+            );
         }
         let len = found.appended.seq.0 as usize;
         log.line.truncate(len);

@@ -54,18 +54,42 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Write {
-    CreateBucket { bucket: u8 },
-    DeleteBucket { bucket: u8 },
+    CreateBucket {
+        bucket: u8,
+    },
+    DeleteBucket {
+        bucket: u8,
+    },
     /// `chunks` 0 is an inline object.
-    Put { key: u8, chunks: u8 },
-    Delete { key: u8 },
-    Copy { from: u8, to: u8 },
-    CreateUpload { upload: u8 },
-    Part { upload: u8, number: u8, chunks: u8 },
-    Complete { upload: u8 },
-    Abort { upload: u8 },
+    Put {
+        key: u8,
+        chunks: u8,
+    },
+    Delete {
+        key: u8,
+    },
+    Copy {
+        from: u8,
+        to: u8,
+    },
+    CreateUpload {
+        upload: u8,
+    },
+    Part {
+        upload: u8,
+        number: u8,
+        chunks: u8,
+    },
+    Complete {
+        upload: u8,
+    },
+    Abort {
+        upload: u8,
+    },
     /// A client that goes away before its object is whole.
-    Abandon { chunks: u8 },
+    Abandon {
+        chunks: u8,
+    },
 }
 
 /// One thing that happens from outside.
@@ -73,8 +97,15 @@ pub enum Write {
 #[allow(missing_docs)]
 pub enum Step {
     /// A client's write, to whom clients are directed to, or to this site.
-    Write { write: Write, at: Option<Site>, require: Option<AckLevel> },
-    Read { at: Site, key: u8 },
+    Write {
+        write: Write,
+        at: Option<Site>,
+        require: Option<AckLevel>,
+    },
+    Read {
+        at: Site,
+        key: u8,
+    },
     Crash(Site),
     Restart(Site),
     /// The site burns down: NVRAM and engine too.

@@ -141,11 +141,8 @@ impl World {
         let Some((superblock, _)) = superblock else { return broken(1, format!("{site:?} has no superblock")) };
         state.boots += 1;
         let boot = state.boots;
-        let workers: Vec<Worker> = started
-            .images
-            .into_iter()
-            .map(|(origin, image)| Worker::new(origin, image))
-            .collect();
+        let workers: Vec<Worker> =
+            started.images.into_iter().map(|(origin, image)| Worker::new(origin, image)).collect();
         let mut found = Vec::new();
         for worker in &workers {
             match worker.engine.image().progress() {
@@ -166,7 +163,8 @@ impl World {
             accepted: 0,
         });
         self.trace.note([self.now, site.index() as u64, u64::from(boot), 4], |line| {
-            let at: Vec<String> = found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
+            let at: Vec<String> =
+                found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
             line.push_str(&format!("== {site:?} is up: {}", at.join(", ")));
         });
         self.model.recovered(site, &superblock, &found)?;

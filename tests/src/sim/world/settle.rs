@@ -52,7 +52,10 @@ impl World {
     fn restart_the_stopping(&mut self) -> Checked {
         for site in Site::ALL {
             let stopping = self.orders.iter().any(|(_, s, order)| *s == site && *order == Order::Shutdown)
-                || self.replies.iter().any(|(order, s, reply)| *s == site && *order == Order::Shutdown && reply.is_ok());
+                || self
+                    .replies
+                    .iter()
+                    .any(|(order, s, reply)| *s == site && *order == Order::Shutdown && reply.is_ok());
             if stopping {
                 self.crash(site);
                 self.start(site)?;
@@ -102,7 +105,10 @@ impl World {
         let (trimmed, at) = (a.trimmed, there.last().seq);
         broken(
             9,
-            format!("A says that B needs a baseline; common {common}, A trimmed {trimmed}, B at {at} applied {}", there.applied),
+            format!(
+                "A says that B needs a baseline; common {common}, A trimmed {trimmed}, B at {at} applied {}",
+                there.applied
+            ),
         )
     }
 
@@ -111,7 +117,10 @@ impl World {
         let say = |status: Option<OriginStatus>| {
             status.map_or("down".to_owned(), |s| {
                 let (state, role) = (s.state, s.role);
-                format!("{role:?} {state:?} ({}), last {}, persisted {}, committed {}, applied {}", s.reason, s.last, s.persisted, s.committed, s.applied)
+                format!(
+                    "{role:?} {state:?} ({}), last {}, persisted {}, committed {}, applied {}",
+                    s.reason, s.last, s.persisted, s.committed, s.applied
+                )
             })
         };
         let (a, b) = (say(self.status(Site::A, &origin)), say(self.status(Site::B, &origin)));
@@ -122,7 +131,8 @@ impl World {
     /// Consistency points until there can be nothing left to collect.
     fn points(&mut self) -> Checked {
         let source = if self.promoted() { Site::B } else { Site::A };
-        let needs_baseline = self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
+        let needs_baseline =
+            self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
         for _ in 0..3 {
             self.replies.clear();
             if source == Site::A && !needs_baseline {
