@@ -8,7 +8,7 @@
 //! What waits is bounded. Outwards: the core sends no more record bytes than its peer granted; a queue beyond
 //! [`LinkOptions::outbox_limit`] ends the connection. Inwards: each message comes with a [`Held`], and while more than
 //! [`LinkOptions::inbox_limit`] bytes of a connection are held, its bytes are left to HTTP/2's flow control. That limit is
-//! far above the credit, so flow control never stands between records and acks.
+//! to be above the credit that the core grants, so that flow control never stands between records and acks.
 //!
 //! The runtime calls this from its threads. Nothing here is part of the deterministic core.
 
@@ -94,7 +94,8 @@ pub struct LinkOptions {
     pub ping_timeout: Duration,
     /// How long the last messages of a closed connection may take to leave.
     pub linger: Duration,
-    /// Bytes of received messages of one connection that may be held before its reading stops.
+    /// Bytes of received messages of one connection that may be held before its reading stops. More than the
+    /// credit that the core grants: it only bounds a peer that does not keep to that.
     pub inbox_limit: usize,
     /// Bytes of messages that may wait to be sent by one connection; beyond, it ends.
     pub outbox_limit: usize,
@@ -110,7 +111,7 @@ impl LinkOptions {
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(2),
-            inbox_limit: 64 << 20,
+            inbox_limit: 128 << 20,
             outbox_limit: 256 << 20,
         }
     }

@@ -151,7 +151,7 @@ async fn stream_of(
     let shared = &visitor.shared;
     // Whatever comes of it, the nonce is used.
     let nonce = visitor.nonce.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (origin, peer) = match admit(shared, &origin, nonce, request.headers()) {
+    let (origin, peer) = match admit(shared, &origin, nonce.as_deref(), request.headers()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             tracing::warn!(origin, status = refusal.0.as_u16(), reason = refusal.1, "a stream was refused");
@@ -163,12 +163,7 @@ async fn stream_of(
 }
 
 /// Checks the opening of a stream; gives the origin and the peer as this node knows them.
-fn admit(
-    shared: &Shared,
-    origin: &str,
-    nonce: Option<String>,
-    headers: &HeaderMap,
-) -> Result<(Origin, Origin), Refusal> {
+fn admit(shared: &Shared, origin: &str, nonce: Option<&str>, headers: &HeaderMap) -> Result<(Origin, Origin), Refusal> {
     let header = |name: HeaderName| match headers.get(&name).map(HeaderValue::to_str) {
         Some(Ok(value)) => Ok(value),
         _ => Err(Refusal(StatusCode::BAD_REQUEST, format!("the header {name} is missing or is no text"))),
@@ -182,7 +177,7 @@ fn admit(
     let authorization = header(AUTHORIZATION)?.to_owned();
     let signature = Signature { authorization, date: header(HeaderName::from_static("x-amz-date"))?.to_owned() };
     // What an unsigned visitor is told does not depend on what this node is configured for.
-    if nonce.as_deref() != Some(claims.nonce) {
+    if nonce != Some(claims.nonce) {
         return Err(Refusal(StatusCode::UNAUTHORIZED, "the nonce is not this connection's, or was used".to_owned()));
     }
     if !verify(&shared.options.secret, claims, &signature) {

@@ -194,10 +194,10 @@ impl Shared {
             loop {
                 match decoder.decode() {
                     Ok(None) => break,
-                    Ok(Some(decoded)) => {
+                    Ok(Some(whole)) => {
                         let (origin, connection) = (standing.origin.clone(), standing.connection);
-                        let event = Event::Received { origin, connection, message: decoded.message };
-                        (self.deliver)(event, budget.hold(decoded.len));
+                        let event = Event::Received { origin, connection, message: whole.message };
+                        (self.deliver)(event, budget.hold(whole.len));
                     }
                     Err(err) => return format!("{peer} sent bytes that are no message: {err}"),
                 }
