@@ -5,7 +5,8 @@ set -euo pipefail
 
 missing=()
 command -v cc >/dev/null && command -v c++ >/dev/null || missing+=(build-essential)
-found_clang=$(ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* 2>/dev/null | head -n 1 || true)
+# The library itself, by the names that bindgen looks for: libclang-cpp, which other packages bring, is another one.
+found_clang=$(ls /usr/lib/llvm-*/lib/libclang{.so,-[0-9]}* /usr/lib/*/libclang{.so,-[0-9]}* /usr/lib64/libclang{.so,-[0-9]}* 2>/dev/null | head -n 1 || true)
 [ -n "$found_clang" ] || missing+=(libclang-dev)
 export PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
