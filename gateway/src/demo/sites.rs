@@ -162,6 +162,6 @@ pub async fn pair(root: &Path, program: &Path, policy: &str) -> Result<(Site, Si
     b.configure(&secret, "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\n")?;
     b.start(program)?;
     a.start(program)?;
-    a.wait_for("site-a", "in_sync", Duration::from_secs(60)).await?;
+    a.wait_for("site-a", "in_sync", Duration::from_mins(1)).await?;
     Ok((a, b))
 }

@@ -2,6 +2,7 @@
 //! each key has one right answer, or two where its last operation was not answered.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -68,7 +69,7 @@ impl Random {
     }
 
     /// The next number (splitmix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -78,7 +79,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 }
 
@@ -88,7 +89,7 @@ pub fn contents(seed: u64, len: usize) -> Bytes {
     let mut random = Random::new(seed);
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
-        out.extend_from_slice(&random.next().to_le_bytes());
+        out.extend_from_slice(&random.draw().to_le_bytes());
     }
     out.truncate(len);
     out.into()
@@ -119,7 +120,7 @@ pub async fn writer(address: String, key: KeyPair, number: u64, seed: u64, progr
     let mut random = Random::new(seed ^ number.wrapping_mul(0x1234_5678_9abc_def1));
     while !progress.stop.load(Ordering::Relaxed) {
         let name = format!("w{number}/k{}", random.below(400));
-        let content = (random.next(), size(&mut random));
+        let content = (random.draw(), size(&mut random));
         let (state, answer) = match random.below(100) {
             0..12 => (None, delete(&mut client, &name).await),
             12..13 => {
@@ -138,9 +139,9 @@ pub async fn writer(address: String, key: KeyPair, number: u64, seed: u64, progr
                 let bytes = state.map_or(0, |(_, len)| len as u64);
                 diary.bytes += bytes;
                 if state.is_some() {
-                    diary.writes += 1
+                    diary.writes += 1;
                 } else {
-                    diary.deletes += 1
+                    diary.deletes += 1;
                 }
                 progress.answered.fetch_add(1, Ordering::Relaxed);
                 progress.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -186,7 +187,7 @@ async fn multipart(client: &mut S3Client, name: &str, (seed, len): (u64, usize))
         if !stored.status.is_success() {
             return Ok(stored);
         }
-        parts += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+        let _infallible = write!(parts, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
     }
     let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
     client.send(Method::POST, &format!("/{BUCKET}/{name}?uploadId={upload}"), body.into()).await
