@@ -84,6 +84,25 @@ pub enum Change {
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
+impl Change {
+    /// The family that it concerns.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Put(family, ..) | Self::Delete(family, _) | Self::DeleteRange(family, ..) => *family,
+        }
+    }
+
+    /// About how many bytes it takes in a batch.
+    fn len(&self) -> usize {
+        16 + match self {
+            Self::Put(_, key, value) => key.len() + value.len(),
+            Self::Delete(_, key) => key.len(),
+            Self::DeleteRange(_, from, until) => from.len() + until.len(),
+        }
+    }
+}
+
 /// How far an engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -143,7 +162,9 @@ pub trait Cursor {
 ///
 /// 1. `commit` is atomic and visible to every later snapshot at once.
 /// 2. What is on disk after a crash at any moment is the result of a prefix of the commits: all up to some point, nothing
-///    after. After `flush` has returned, that prefix holds everything committed before `flush` was called.
+///    after. After `flush` has returned, that prefix holds everything committed before `flush` was called. Only the bytes
+///    of chunks ([`Family::Body`]) committed since the last flush may be lost, where their keys are not: they then read as
+///    corrupt or as other bytes, which their checksum tells.
 /// 3. Any number of threads may use it at once; [`Image`] sees to it that commits which depend on each other do not cross.
 pub trait Engine: Send + Sync + 'static {
     /// Changes, all or none.
@@ -206,6 +227,15 @@ impl Image {
     /// engine errors.
     pub fn append(&self, records: &[Record]) -> Result<Position, ImageError> {
         apply::append(self.engine.as_ref(), records)
+    }
+
+    /// Puts the bytes of chunks back that the container knows and a power loss took ([`Engine`], 2). Records that are not
+    /// its own, and chunks that it does not know any more, are left alone. Returns how many were put back.
+    ///
+    /// # Errors
+    /// Engine errors.
+    pub fn restore(&self, records: &[Record]) -> Result<usize, ImageError> {
+        apply::restore(self.engine.as_ref(), records)
     }
 
     /// Applies records from the container, at most up to `through` and about `limit` of them, in one atomic batch that

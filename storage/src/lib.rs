@@ -7,13 +7,15 @@
 //! - [`record`]: one framed log entry; the same bytes in NVRAM and on the wire.
 //! - [`nvram`]: the seam to the device, the file behind it, and the simulated one.
 //! - [`superblock`], [`partition`], [`recovery`]: the region's layout, a partition's segments, what a restart finds.
-//! - [`image`]: the seam to the storage engine: containers, bodies, image; RocksDB and the in-memory double.
+//! - [`image`]: the seam to the storage engine: containers, bodies, image; RocksDB with body files beside it, and the
+//!   in-memory double.
 //!
 //! Everything here is synchronous: no clock, no randomness, no threads, no sockets.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("offsets in a region and lengths in memory are 64 bits wide");
 
+mod aligned;
 pub mod id;
 pub mod image;
 pub mod nvram;

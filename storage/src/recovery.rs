@@ -71,10 +71,11 @@ pub fn recover(
     for (header, at) in segments.into_iter().filter(|(header, _)| header.generation > generation_floor) {
         let bytes = nvram.read(at, extent.segment_len as usize)?;
         let mut scan = Scan { bytes, at: BLOCK_LEN as usize, generation: header.generation };
-        let mut found = Vec::new();
+        let (mut known, mut found) = (Vec::new(), Vec::new());
         while let Some((record, persisted)) = scan.next() {
-            end.follow(record, persisted, &mut found)?;
+            end.follow(record, persisted, &mut known, &mut found)?;
         }
+        image.restore(&known)?;
         image.append(&found)?;
     }
     image.flush()?;
@@ -111,15 +112,21 @@ struct End {
 impl End {
     /// Takes a sound record into account: one that the engine has must be the same, the next one is new, a later one
     /// means that something between is missing.
-    fn follow(&mut self, record: Record, persisted: Seq, found: &mut Vec<Record>) -> Result<(), RecoveryError> {
+    fn follow(
+        &mut self,
+        record: Record,
+        persisted: Seq,
+        known: &mut Vec<Record>,
+        found: &mut Vec<Record>,
+    ) -> Result<(), RecoveryError> {
         let seq = record.header.seq;
         if self.missing.is_none() {
-            if seq < self.last.seq {
-                return Ok(());
+            if seq == self.last.seq && record.header.checksum != self.last.checksum {
+                return Err(RecoveryError::Diverged { seq });
             }
-            if seq == self.last.seq {
-                let same = record.header.checksum == self.last.checksum;
-                return if same { Ok(()) } else { Err(RecoveryError::Diverged { seq }) };
+            if seq <= self.last.seq {
+                known.push(record);
+                return Ok(());
             }
             if seq == self.last.seq.next() {
                 if record.header.parent != self.last.checksum {

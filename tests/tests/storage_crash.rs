@@ -115,7 +115,7 @@ impl Site {
         };
         self.nvram.device.crash(&mut keep);
         self.nvram.freeze_at = None;
-        self.engine = Arc::new(self.engine.crash(survive as usize));
+        self.engine = Arc::new(self.engine.crash_losing(survive as usize, &mut || !keep()));
     }
 
     fn persist(&mut self) -> Result<(), Frozen> {

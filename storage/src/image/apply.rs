@@ -17,7 +17,7 @@ use super::view::progress;
 use super::{Change, Engine, Family, ImageError, Tables, keys};
 use crate::id::{BodyId, Position, Seq};
 use crate::op::Mutation;
-use crate::record::{Record, RecordError, verify_head};
+use crate::record::{Record, RecordError, payload_crc, verify_head};
 
 /// Bytes of records that one batch of apply takes in, about.
 const APPLY_BYTES_MAX: usize = 16 << 20;
@@ -67,6 +67,33 @@ fn whole(record: &Record) -> Bytes {
     out.put_slice(&record.head);
     out.put_slice(&record.payload);
     out.freeze()
+}
+
+/// As [`super::Image::restore`].
+pub(super) fn restore(engine: &dyn Engine, records: &[Record]) -> Result<usize, ImageError> {
+    let tables = engine.snapshot();
+    let mut changes = Vec::new();
+    for record in records {
+        let Mutation::Data(data) = record.mutation()? else { continue };
+        let body = record.body_of(&data);
+        let crc = record.header.payload_crc.to_be_bytes();
+        if tables.get(Family::Body, &keys::chunk_crc(body, data.index))?.is_none_or(|known| known[..] != crc) {
+            continue;
+        }
+        let chunk = keys::chunk(body, data.index);
+        match tables.get(Family::Body, &chunk) {
+            Ok(Some(found)) if payload_crc(&found).to_be_bytes() == crc => {}
+            Ok(_) | Err(ImageError::Corrupt(_)) => {
+                changes.push(Change::Put(Family::Body, chunk, record.payload.clone()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let restored = changes.len();
+    if restored > 0 {
+        engine.commit(changes)?;
+    }
+    Ok(restored)
 }
 
 /// Reads a value of the log family: a whole record, or the head of a `Data` record with an empty payload.

@@ -73,6 +73,9 @@ fn run<'m>(map: &'m Map, from: Bound<&[u8]>, until: &[u8]) -> std::collections::
     map.range::<[u8], _>((from, Bound::Excluded(until)))
 }
 
+/// Values of bodies that are not longer stand with the keys, as checksums do, and are never lost alone.
+const CHECKSUM_LEN: usize = 4;
+
 /// A call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultPoint {
@@ -127,10 +130,25 @@ impl MemoryEngine {
     /// since (all, where there are fewer). This engine stays as it is; its faults do not go along.
     #[must_use]
     pub fn crash(&self, survive: usize) -> Self {
+        self.crash_losing(survive, &mut || false)
+    }
+
+    /// As [`MemoryEngine::crash`], but of the commits since the last flush each chunk's bytes are lost where `lose` says so.
+    #[must_use]
+    pub fn crash_losing(&self, survive: usize, lose: &mut dyn FnMut() -> bool) -> Self {
         let state = self.state();
         let mut durable = state.durable.clone();
         for changes in state.unflushed.iter().take(survive) {
-            durable.change(changes);
+            let mut changes = changes.clone();
+            for change in &mut changes {
+                match change {
+                    Change::Put(Family::Body, _, value) if value.len() > CHECKSUM_LEN && lose() => {
+                        *value = vec![0; value.len()].into();
+                    }
+                    _ => {}
+                }
+            }
+            durable.change(&changes);
         }
         Self { state: Mutex::new(State { live: durable.clone(), durable, ..State::default() }) }
     }

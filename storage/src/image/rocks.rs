@@ -1,41 +1,49 @@
-//! The engine on RocksDB: one database a directory, three column families for one origin.
+//! The engine on RocksDB: one database a directory, with the column families of one origin, and files of bodies beside it.
 //!
 //! RocksDB's own log is off: the NVRAM is its log. With atomic flush what a crash leaves is then a prefix of the commits,
-//! over all three families. Bodies go to blob files, so that compaction does not move them. Block cache and the budget of
-//! the write buffers are shared by all origins of a node ([`RocksShared`]).
+//! over all families. The chunks of bodies lie in files of their own ([`body_files`]), so that neither a flush nor a
+//! compaction moves them; the family of bodies holds their places, and [`space`] frees what was dropped. Block cache and
+//! the budget of the write buffers are shared by all origins of a node ([`RocksShared`]).
 //!
 //! A damaged directory is an error value. RocksDB's checksums are verified for keys and the image; chunks and records
 //! carry our own, which are verified above this seam, so RocksDB need not do it again.
 
+mod body_files;
 mod options;
-mod pinned;
+mod snapshot;
+mod space;
+mod values;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
+use self::body_files::BodyFiles;
 pub use self::options::{RocksOptions, RocksShared};
-use self::pinned::OwnedSnapshot;
+use self::snapshot::OwnedSnapshot;
+use self::space::{Era, Space, dropped_key, file_key};
 use super::{Change, Cursor, Engine, Family, ImageError, KeyValue, Tables};
 use crate::id::Origin;
 
 const FAMILIES: [Family; 3] = [Family::Log, Family::Body, Family::Image];
-/// Values from this length on are handed out where RocksDB has them; shorter ones are copied, which is cheaper and pins
-/// no block of the cache.
-const PINNED_LEN_MIN: usize = 16 << 10;
 
 /// An origin's engine. Closing it, when it and every snapshot is dropped, flushes what was committed.
 pub struct RocksEngine {
     store: Arc<Store>,
 }
 
-/// The open database and the names of its families.
+/// The open database, the names of its families, and the files beside it.
 struct Store {
     db: DB,
     names: [String; 3],
+    /// The family that the bookkeeping of the body files lies in.
+    space_name: String,
+    files: BodyFiles,
+    /// Held by every commit that changes bodies.
+    space: Mutex<Space>,
 }
 
 fn family_names(origin: &Origin) -> [String; 3] {
@@ -57,10 +65,59 @@ fn error(error: &rocksdb::Error) -> ImageError {
 }
 
 impl Store {
-    fn family(&self, family: Family) -> Result<&ColumnFamily, ImageError> {
-        let name = &self.names[family as usize];
+    fn named(&self, name: &str) -> Result<&ColumnFamily, ImageError> {
         self.db.cf_handle(name).ok_or_else(|| ImageError::Engine(format!("column family {name} is not open")))
     }
+
+    fn family(&self, family: Family) -> Result<&ColumnFamily, ImageError> {
+        self.named(&self.names[family as usize])
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), ImageError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options).map_err(|e| error(&e))
+    }
+
+    /// Frees what commits up to `durable` dropped and no snapshot sees any more. A crash on the way leaves it to be done
+    /// again.
+    fn reclaim(&self, durable: u64) -> Result<(), ImageError> {
+        let mut space = self.space();
+        let free = space.take_free(durable);
+        if free.is_empty() {
+            return Ok(());
+        }
+        let family = self.named(&self.space_name)?;
+        let mut batch = WriteBatch::default();
+        for place in &free {
+            self.files.punch(*place)?;
+            batch.delete_cf(family, dropped_key(*place));
+        }
+        let active = self.files.active().map(|(number, _)| number);
+        for number in space.freed(&free, active) {
+            self.files.remove(number)?;
+            batch.delete_cf(family, file_key(number));
+        }
+        self.write(batch)
+    }
+}
+
+/// What the family `space` says, when a database is opened.
+fn load_space(db: &DB, name: &str) -> Result<Space, ImageError> {
+    let family = db.cf_handle(name).ok_or_else(|| ImageError::Engine(format!("column family {name} is not open")))?;
+    let mut space = Space::default();
+    let mut iterator = db.raw_iterator_cf(family);
+    iterator.seek_to_first();
+    while let Some((key, value)) = iterator.item() {
+        space.load(key, value)?;
+        iterator.next();
+    }
+    iterator.status().map_err(|e| error(&e))?;
+    Ok(space)
 }
 
 impl RocksEngine {
@@ -70,22 +127,29 @@ impl RocksEngine {
     /// When the directory is damaged, belongs to another origin, is open elsewhere, or cannot be written.
     pub fn open(options: &RocksOptions) -> Result<Self, ImageError> {
         let names = family_names(&options.origin);
+        let space_name = format!("space.{}", options.origin);
         let open = |direct_io| {
             let families = FAMILIES.iter().zip(&names).map(|(family, name)| options.family(name, *family));
+            let families = families.chain([options.family(&space_name, Family::Body)]);
             DB::open_cf_descriptors(&options.database(direct_io), &options.dir, families)
         };
-        let db = match open(options.direct_io) {
+        let (db, direct_io) = match open(options.direct_io) {
             Err(refused) if options.direct_io && lacks_direct_io(&refused) => {
                 let db = open(false);
                 if db.is_ok() {
                     tracing::warn!(origin = %options.origin, "no direct I/O in {}: {refused}", options.dir.display());
                 }
-                db
+                (db, false)
             }
-            opened => opened,
+            opened => (opened, options.direct_io),
         };
         let db = db.map_err(|e| error(&e))?;
-        Ok(Self { store: Arc::new(Store { db, names }) })
+        let space = load_space(&db, &space_name)?;
+        let used = space.files.iter().map(|(number, usage)| (*number, usage.used)).collect();
+        let files = BodyFiles::open(&options.dir, direct_io, &used)?;
+        let store = Arc::new(Store { db, names, space_name, files, space: Mutex::new(space) });
+        store.reclaim(0)?;
+        Ok(Self { store })
     }
 }
 
@@ -95,41 +159,39 @@ fn lacks_direct_io(error: &rocksdb::Error) -> bool {
 
 impl Engine for RocksEngine {
     fn commit(&self, changes: Vec<Change>) -> Result<(), ImageError> {
-        let len = |change: &Change| match change {
-            Change::Put(_, key, value) => key.len() + value.len() + 16,
-            Change::Delete(_, key) => key.len() + 16,
-            Change::DeleteRange(_, from, until) => from.len() + until.len() + 16,
-        };
-        let mut batch = WriteBatch::with_capacity_bytes(changes.iter().map(len).sum::<usize>() + 32);
-        for change in changes {
-            match change {
-                Change::Put(family, key, value) => batch.put_cf(self.store.family(family)?, key, value),
-                Change::Delete(family, key) => batch.delete_cf(self.store.family(family)?, key),
-                Change::DeleteRange(family, from, until) => {
-                    if from < until {
-                        batch.delete_range_cf(self.store.family(family)?, from, until);
-                    }
-                }
-            }
+        let bodies = changes.iter().any(|change| change.family() == Family::Body);
+        if bodies {
+            values::commit(&self.store, changes)
+        } else {
+            self.store.write(values::batch(&self.store, changes)?)
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.store.db.write_opt(batch, &options).map_err(|e| error(&e))
     }
 
     fn snapshot(&self) -> Arc<dyn Tables> {
-        Arc::new(OwnedSnapshot::take(Arc::clone(&self.store)))
+        let era = self.store.space().era();
+        Arc::new(Seen { snapshot: OwnedSnapshot::take(Arc::clone(&self.store)), _era: era })
     }
 
     fn flush(&self) -> Result<(), ImageError> {
+        let dropped = self.store.space().commits();
+        // The bytes before the places: a flush that has returned refers to nothing that is not durable.
+        self.store.files.sync()?;
         let [log, body, image] = FAMILIES.map(|family| self.store.family(family));
-        self.store.db.flush_cfs_opt(&[&log?, &body?, &image?], &FlushOptions::default()).map_err(|e| error(&e))
+        let families = [log?, body?, image?, self.store.named(&self.store.space_name)?];
+        let families: Vec<_> = families.iter().collect();
+        self.store.db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|e| error(&e))?;
+        self.store.reclaim(dropped)
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), ImageError> {
         self.flush()?;
+        // What this sees is not freed until the files are copied.
+        let seen = self.snapshot();
         let checkpoint = Checkpoint::new(&self.store.db).map_err(|e| error(&e))?;
-        checkpoint.create_checkpoint(dir).map_err(|e| error(&e))
+        checkpoint.create_checkpoint(dir).map_err(|e| error(&e))?;
+        self.store.files.copy_to(dir)?;
+        drop(seen);
+        Ok(())
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
@@ -140,6 +202,11 @@ impl Engine for RocksEngine {
             ("snapshots", "rocksdb.num-snapshots"),
         ];
         let mut figures: Vec<_> = FAMILIES.iter().flat_map(|family| self.family_figures(*family)).collect();
+        {
+            let space = self.store.space();
+            figures.push(("body_file_bytes", space.live()));
+            figures.push(("body_files", space.files.len() as u64));
+        }
         for (name, property) in DATABASE {
             if let Ok(Some(value)) = self.store.db.property_int_value(property) {
                 figures.push((name, value));
@@ -187,15 +254,21 @@ impl OwnedSnapshot {
     }
 }
 
-impl Tables for OwnedSnapshot {
+/// What the engine hands out: a snapshot, and that nothing which it sees is freed.
+struct Seen {
+    snapshot: OwnedSnapshot,
+    _era: Arc<Era>,
+}
+
+impl Tables for Seen {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, ImageError> {
-        let store = self.borrow_owner();
-        let options = self.read_options(family);
-        if family == Family::Body {
-            return pinned::get(store, family, key, &options);
-        }
+        let store = self.snapshot.borrow_owner();
+        let options = self.snapshot.read_options(family);
         let value = store.db.get_pinned_cf_opt(store.family(family)?, key, &options).map_err(|e| error(&e))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        match value {
+            Some(value) if family == Family::Body => values::resolve(store, &value).map(Some),
+            value => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+        }
     }
 
     fn scan(
@@ -205,10 +278,14 @@ impl Tables for OwnedSnapshot {
         until: &[u8],
         each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), ImageError> {
-        let mut iterator = self.iterator(family, until)?;
+        let mut iterator = self.snapshot.iterator(family, until)?;
         iterator.seek(from);
         while let Some((key, value)) = iterator.item() {
-            if !each(key, value) {
+            let goes_on = match family {
+                Family::Body => each(key, &values::resolve(self.snapshot.borrow_owner(), value)?),
+                _ => each(key, value),
+            };
+            if !goes_on {
                 return Ok(());
             }
             iterator.next();
@@ -217,7 +294,10 @@ impl Tables for OwnedSnapshot {
     }
 
     fn cursor<'a>(&'a self, family: Family, until: &[u8]) -> Result<Box<dyn Cursor + 'a>, ImageError> {
-        Ok(Box::new(RocksCursor { iterator: self.iterator(family, until)? }))
+        if family == Family::Body {
+            return Err(ImageError::Engine("bodies are not read by a cursor".into()));
+        }
+        Ok(Box::new(RocksCursor { iterator: self.snapshot.iterator(family, until)? }))
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rustix::fs::OFlags;
 
 use super::{BLOCK_LEN, Nvram, NvramError};
+use crate::aligned::Aligned;
 
 /// What a persisted byte survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,24 +36,6 @@ impl PersistClass {
 
 /// Bytes that are staged for one write call.
 const STAGING_LEN: usize = 4 << 20;
-
-/// A buffer that starts at a block bound, as direct I/O needs it.
-struct Aligned {
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let buffer = vec![0; len + BLOCK_LEN as usize];
-        let start = buffer.as_ptr().align_offset(BLOCK_LEN as usize);
-        Self { buffer, start }
-    }
-
-    fn bytes(&mut self, len: usize) -> &mut [u8] {
-        &mut self.buffer[self.start..self.start + len]
-    }
-}
 
 /// The region.
 pub struct FileNvram {

@@ -257,3 +257,89 @@ fn a_common_prefix_costs_one_seek() {
     assert_eq!((page.prefixes.len(), page.items.len()), (3, 1));
     assert_eq!(moves.load(Ordering::Relaxed), 5, "one to start, one a prefix, one past the object");
 }
+
+/// The names of the body files in a directory.
+fn body_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(dir).expect("reads").map(|entry| entry.expect("reads").path());
+    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "body")).collect();
+    files.sort();
+    files
+}
+
+fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    body_files(dir).iter().map(|path| fs::metadata(path).expect("reads").blocks() * 512).sum()
+}
+
+#[test]
+fn chunks_that_a_power_loss_took_are_put_back_from_their_records() {
+    let dir = TempDir::new().expect("a directory");
+    let mut history = History::default();
+    let (records, extent) = history.body(&[&[1; 9_000], &[2; 9_000], &[3; 100]]);
+    {
+        let image = open(dir.path()).expect("opens");
+        image.append(&records).expect("appends");
+        image.flush().expect("flushes");
+    }
+    for file in body_files(dir.path()) {
+        let len = fs::metadata(&file).expect("reads").len();
+        fs::write(&file, vec![0; len as usize]).expect("writes");
+    }
+    let image = open(dir.path()).expect("opens");
+    let chunk = |index| image.view().chunk(extent.body.into(), index);
+    assert!(chunk(0).is_err() && chunk(1).is_err(), "their bytes are gone");
+    assert_eq!(image.restore(&records).expect("restores"), 2, "the short one stood with its key");
+    assert_eq!(image.restore(&records).expect("restores"), 0, "nothing is left to do");
+    for (index, byte) in [(0, 1), (1, 2)] {
+        assert_eq!(chunk(index).expect("reads"), vec![byte; 9_000]);
+    }
+    let mut other = History { epoch: history.epoch.next(lockstep_storage::id::NodeId(3)), ..History::default() };
+    let (foreign, _) = other.body(&[&[9; 9_000]]);
+    assert_eq!(image.restore(&foreign).expect("restores"), 0, "a body that the container does not know");
+}
+
+#[test]
+fn a_dropped_body_gives_its_space_back_when_its_last_reader_has_gone() {
+    let dir = TempDir::new().expect("a directory");
+    let image = open(dir.path()).expect("opens");
+    let mut history = History::default();
+    let (records, extent) = history.body(&[&[7; 1 << 20], &[8; 1 << 20]]);
+    image.append(&records).expect("appends");
+    let abandon = history.record(super::bed::abandon(extent), b"");
+    image.append(std::slice::from_ref(&abandon)).expect("appends");
+    image.apply(abandon.header.seq, 99).expect("applies");
+    image.flush().expect("flushes");
+    let before = disk_bytes(dir.path());
+    let reader = image.view();
+    assert_eq!(image.collect(abandon.header.seq, 99).expect("collects"), 0);
+    image.flush().expect("flushes");
+    assert_eq!(reader.chunk(extent.body.into(), 1).expect("a reader keeps it"), vec![8; 1 << 20]);
+    assert_eq!(disk_bytes(dir.path()), before, "nothing is freed under a reader");
+    drop(reader);
+    image.flush().expect("flushes");
+    assert!(disk_bytes(dir.path()) + (2 << 20) <= before, "its blocks are free");
+    drop(image);
+    let image = open(dir.path()).expect("opens");
+    assert!(image.view().chunk(extent.body.into(), 0).is_err());
+}
+
+#[test]
+fn what_was_dropped_before_a_crash_is_freed_after_it_and_an_empty_file_goes() {
+    let dir = TempDir::new().expect("a directory");
+    let image = open(dir.path()).expect("opens");
+    let mut history = History::default();
+    let (mut records, extent) = history.body(&[&[7; 1 << 20]]);
+    records.push(history.record(super::bed::abandon(extent), b""));
+    let last = image.append(&records).expect("appends").seq;
+    image.apply(last, 99).expect("applies");
+    let reader = image.view();
+    image.collect(last, 99).expect("collects");
+    image.flush().expect("flushes");
+    assert_eq!(body_files(dir.path()).len(), 1, "a reader keeps it");
+    let copy = TempDir::new().expect("a directory");
+    copy_files(dir.path(), copy.path());
+    drop(reader);
+    let after = open(copy.path()).expect("opens");
+    assert_eq!(body_files(copy.path()), Vec::<std::path::PathBuf>::new());
+    assert!(after.view().chunk(extent.body.into(), 0).is_err());
+}

@@ -187,7 +187,7 @@ impl SiteState {
         self.nvram.crash(&mut || noise.chance(keep));
         for engine in self.engines.values_mut() {
             let survive = noise.below(engine.unflushed() as u64 + 1);
-            *engine = Arc::new(engine.crash(survive as usize));
+            *engine = Arc::new(engine.crash_losing(survive as usize, &mut || !noise.chance(keep)));
         }
     }
 

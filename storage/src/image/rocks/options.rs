@@ -44,7 +44,7 @@ pub struct RocksOptions {
     pub origin: Origin,
     /// What it shares with the node's other engines.
     pub shared: RocksShared,
-    /// Size of one write buffer of bodies, in bytes.
+    /// Size of one write buffer of the places of bodies, in bytes.
     pub body_buffer_bytes: usize,
     /// Size of one write buffer of records, in bytes. Records of small objects hold their bytes.
     pub log_buffer_bytes: usize,
@@ -66,7 +66,7 @@ impl RocksOptions {
             dir: dir.into(),
             origin,
             shared,
-            body_buffer_bytes: 64 << 20,
+            body_buffer_bytes: 16 << 20,
             log_buffer_bytes: 32 << 20,
             image_buffer_bytes: 64 << 20,
             buffers_max: 6,
@@ -113,8 +113,10 @@ impl RocksOptions {
             }
             Family::Body => {
                 options.set_write_buffer_size(self.body_buffer_bytes);
-                options.set_compression_type(DBCompressionType::None);
-                set_blobs(&mut options);
+                options.set_compression_type(DBCompressionType::Lz4);
+                options.set_level_compaction_dynamic_level_bytes(true);
+                // A new chunk's key is looked up too: it must not displace another chunk unseen.
+                table.set_bloom_filter(10.0, false);
             }
             Family::Image => {
                 options.set_write_buffer_size(self.image_buffer_bytes);
@@ -129,16 +131,4 @@ impl RocksOptions {
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     }
-}
-
-fn set_blobs(options: &mut Options) {
-    options.set_enable_blob_files(true);
-    options.set_min_blob_size(4 << 10);
-    options.set_blob_file_size(256 << 20);
-    options.set_blob_compression_type(DBCompressionType::None);
-    options.set_enable_blob_gc(true);
-    options.set_blob_gc_age_cutoff(0.25);
-    options.set_blob_gc_force_threshold(0.5);
-    // Compacting a file of keys moves those of its blobs that are old enough: small files of keys keep that step small.
-    options.set_target_file_size_base(1 << 20);
 }
