@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lockstep_mirror::link::{LinkOptions, Secret};
 use lockstep_mirror::runtime::{Runtime, RuntimeOptions};
+use lockstep_mirror::start::region_len;
 use lockstep_storage::nvram::file::PersistClass;
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::record::{Draft, RecordError};
@@ -119,7 +120,8 @@ async fn open(config: &Config) -> Result<Runtime, String> {
         budget_bytes: usize::try_from(config.memory.bodies).unwrap_or(usize::MAX / 2),
         cache_bytes: usize::try_from(config.memory.block_cache).unwrap_or(usize::MAX / 2),
         write_buffer_bytes: usize::try_from(config.memory.memtables).unwrap_or(usize::MAX / 2),
-        reserve_bytes: RESERVE_LEN + config.memory.memtables,
+        // What is in NVRAM must find room in the engine, whatever else is refused (F22).
+        reserve_bytes: RESERVE_LEN + config.memory.memtables + region_len(&config.plan),
         link,
     };
     let tokio = tokio::runtime::Handle::current();

@@ -140,7 +140,7 @@ impl Runtime {
             let tails = options.data_dir.clone();
             let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| set_aside(&tails, o, e, r));
             let worker = Worker::new(origin.clone(), image, set_aside);
-            let space = engine::Space { dir: options.data_dir.clone(), reserve_bytes: options.reserve_bytes };
+            let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);
             let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
             engines.insert(origin, sender);
             threads.extend(handles);

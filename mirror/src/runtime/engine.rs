@@ -1,7 +1,9 @@
 //! An origin's engine threads: the apply worker carries out everything in order, a large apply in steps between the rest;
-//! the flush worker flushes, tries again while the disk is full, and watches how much space is left.
+//! the flush worker flushes, and watches how much space is left. Both wait and try again while the disk is full.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -18,13 +20,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How much space must stay free.
 pub(super) struct Space {
-    pub(super) dir: PathBuf,
-    pub(super) reserve_bytes: u64,
+    dir: PathBuf,
+    reserve_bytes: u64,
+    /// The apply worker waits for space.
+    starved: AtomicBool,
 }
 
 impl Space {
+    pub(super) fn new(dir: PathBuf, reserve_bytes: u64) -> Self {
+        Self { dir, reserve_bytes, starved: AtomicBool::new(false) }
+    }
+
     fn is_short(&self) -> bool {
-        rustix::fs::statvfs(&self.dir).is_ok_and(|fs| fs.f_bavail * fs.f_frsize < self.reserve_bytes)
+        let little = |fs: rustix::fs::StatVfs| fs.f_bavail * fs.f_frsize < self.reserve_bytes;
+        self.starved.load(Ordering::Acquire) || rustix::fs::statvfs(&self.dir).is_ok_and(little)
     }
 }
 
@@ -37,12 +46,14 @@ pub(super) fn spawn(
     let (sender, effects) = channel();
     let (flush, orders) = channel();
     let image = worker.image().clone();
+    let space = Arc::new(space);
+    let applying = Arc::clone(&space);
     let (apply_inbox, flush_inbox) = (inbox.clone(), inbox.clone());
     let flush_origin = origin.clone();
     let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         Builder::new().name(name).spawn(run).unwrap_or_else(|e| panic!("no thread: {e}"))
     };
-    let apply = Box::new(move || apply_loop(&origin, worker, &effects, &flush, &apply_inbox));
+    let apply = Box::new(move || apply_loop(&origin, worker, &applying, &effects, &flush, &apply_inbox));
     let flusher = Box::new(move || flush_loop(&flush_origin, &image, &space, &orders, &flush_inbox));
     (sender, [spawn("apply".into(), apply), spawn("flush".into(), flusher)])
 }
@@ -50,6 +61,7 @@ pub(super) fn spawn(
 fn apply_loop(
     origin: &Origin,
     mut worker: Worker,
+    space: &Space,
     effects: &Receiver<Effect>,
     flush: &Sender<()>,
     inbox: &Sender<Input>,
@@ -73,8 +85,8 @@ fn apply_loop(
                 let _gone = flush.send(());
                 continue;
             }
-            Some(effect) => worker.carry_out(effect),
-            None => worker.apply_step(),
+            Some(effect) => until_there_is_space(origin, space, inbox, || worker.carry_out(effect.clone())),
+            None => until_there_is_space(origin, space, inbox, || worker.apply_step()),
         };
         let event = match done {
             Ok(None) => continue,
@@ -85,6 +97,30 @@ fn apply_loop(
         if inbox.send(Input::Event(event)).is_err() || failed {
             return;
         }
+    }
+}
+
+/// Tries again while the disk is full, and says so before and after. Gives up when the core has ended.
+fn until_there_is_space<T>(
+    origin: &Origin,
+    space: &Space,
+    inbox: &Sender<Input>,
+    mut attempt: impl FnMut() -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
+    let mut waited = false;
+    loop {
+        let done = attempt();
+        let starved = matches!(done, Err(ImageError::NoSpace));
+        if !starved && !waited {
+            return done;
+        }
+        waited = true;
+        space.starved.store(starved, Ordering::Release);
+        let full = Event::Full { origin: origin.clone(), full: space.is_short() };
+        if inbox.send(Input::Event(full)).is_err() || !starved {
+            return done;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
