@@ -23,7 +23,11 @@ at_work() {
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-echo "lockstep: building (the storage engine is compiled the first time: 5 to 15 minutes on two cores)"
+if compgen -G "${CARGO_TARGET_DIR:-target}/release/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; then
+  echo "lockstep: building"
+else
+  echo "lockstep: building (the storage engine, RocksDB, is compiled this first time: 5 to 15 minutes on two cores)"
+fi
 began=$SECONDS
 cargo "$@" >"$log" 2>&1 &
 build=$!
