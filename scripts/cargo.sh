@@ -7,9 +7,27 @@ export PATH="$HOME/.cargo/bin:$PATH"
 if [ "${V:-0}" = 1 ]; then
   exec cargo "$@"
 fi
+
+# What the build is at: RocksDB's own files while they are compiled, which is most of it, else the newest crate.
+at_work() {
+  local out objects
+  for out in "${CARGO_TARGET_DIR:-target}"/release/build/librocksdb-sys-*/out; do
+    objects=$(find "$out" -maxdepth 1 -name '*.o' 2>/dev/null | wc -l)
+    if [ "$objects" -gt 0 ] && [ ! -e "$out/librocksdb.a" ]; then
+      echo "RocksDB: $objects of about 340 files"
+      return
+    fi
+  done
+  grep -E '^ +Compiling' "$log" | tail -n 1 | sed 's/^ *//' | grep . || echo "fetching crates"
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-echo "lockstep: building (the storage engine is compiled the first time: 5 to 15 minutes on two cores)"
+if compgen -G "${CARGO_TARGET_DIR:-target}/release/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; then
+  echo "lockstep: building"
+else
+  echo "lockstep: building (the storage engine, RocksDB, is compiled this first time: 5 to 15 minutes on two cores)"
+fi
 began=$SECONDS
 cargo "$@" >"$log" 2>&1 &
 build=$!
@@ -19,8 +37,7 @@ while kill -0 "$build" 2>/dev/null; do
   passed=$((SECONDS - began))
   if [ $((passed - said)) -ge 20 ]; then
     said=$passed
-    now=$(grep -E '^ +Compiling' "$log" | tail -n 1 | sed 's/^ *//')
-    echo "lockstep: still building after ${passed} s (${now:-preparing})"
+    echo "lockstep: still building after ${passed} s ($(at_work))"
   fi
 done
 wait "$build"

@@ -14,20 +14,24 @@ if ! command -v cargo >/dev/null; then
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
-  echo "lockstep: installing ${missing[*]} (compiler and libclang build the storage engine, RocksDB)"
+  echo "lockstep: missing here: ${missing[*]} (compiler and libclang build the storage engine, RocksDB)"
   install="apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ${missing[*]}"
   if ! command -v apt-get >/dev/null; then
     echo "lockstep: this system has no apt-get; please install the equivalents of: ${missing[*]}" >&2
     exit 1
   elif [ "$(id -u)" = 0 ]; then
-    bash -c "$install" >/tmp/lockstep-setup.log 2>&1 || { tail -n 20 /tmp/lockstep-setup.log >&2; exit 1; }
+    as_root=(bash -c "$install")
   elif sudo -n true 2>/dev/null; then
-    sudo bash -c "$install" >/tmp/lockstep-setup.log 2>&1 || { tail -n 20 /tmp/lockstep-setup.log >&2; exit 1; }
+    as_root=(sudo bash -c "$install")
   else
-    echo "lockstep: these packages are missing and this user may not install them. Please run:" >&2
-    echo "  sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
+    echo "lockstep: this user may not install packages without a password. Please run:" >&2
+    echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
     exit 1
   fi
+  echo "lockstep: installing them with apt-get (a minute or two)"
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  "${as_root[@]}" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -139,3 +139,29 @@ fn the_memory_plan_adds_up() {
     assert_eq!(memory.total(), memory.lines().iter().map(|(_, bytes)| bytes).sum::<u64>());
     assert!(memory.links > 0 && load("", &[]).unwrap().memory.links == 0);
 }
+
+/// The pair that a user copies: the second one mirrors the first, and answers for its names after a promote.
+fn assert_pair(a: &str, b: &str) {
+    let here =
+        |text: &str| load(&text.replace("/etc/lockstep/", "DIR/"), &[]).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let (a, b) = (here(a), here(b));
+    let stream = a.plan.origins[0].stream.as_ref().expect("A has a mirror");
+    assert_eq!(stream.destination, b.plan.node);
+    assert_eq!(b.plan.origins[1].origin, a.plan.node);
+    assert!(stream.url.ends_with(&format!(":{}", b.mirror.expect("B listens").listen.port())));
+    assert!(!a.s3.domains.is_empty() && a.s3.domains.iter().all(|domain| b.s3.domains.contains(domain)));
+}
+
+#[test]
+fn the_two_sites_of_the_readme_fit_each_other() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    let [a, b] = blocks[..] else { panic!("{} configurations in README.md, not 2", blocks.len()) };
+    assert_pair(a, b);
+}
+
+#[test]
+fn the_two_sites_of_the_docker_demo_fit_each_other() {
+    assert_pair(include_str!("../../scripts/compose/site-a.toml"), include_str!("../../scripts/compose/site-b.toml"));
+}
