@@ -103,7 +103,11 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|e| format!("{key}: cannot listen on {address}: {e}"))
 }
 
-async fn open(config: &Config) -> Result<Runtime, String> {
+/// Opens the node: region, engines, threads; no listener yet. `config.plan.bootstrap` is what a new node begins with.
+///
+/// # Errors
+/// One sentence: what could not be opened.
+pub async fn open(config: &Config) -> Result<Runtime, String> {
     let link = match &config.mirror {
         Some(mirror) => Some(LinkOptions::new(Secret::new(&mirror.secret).map_err(|e| e.to_string())?)),
         None => None,
@@ -188,7 +192,10 @@ fn admin_token(config: &Config) -> Result<String, String> {
 }
 
 /// The first records of a new node: root, its key, and the configured users.
-fn bootstrap(root: &KeyPair, users: &[UserConfig]) -> Result<Vec<Draft>, RecordError> {
+///
+/// # Errors
+/// When one of them does not fit a record.
+pub fn bootstrap(root: &KeyPair, users: &[UserConfig]) -> Result<Vec<Draft>, RecordError> {
     let mut drafts = Vec::new();
     let mut add = |name: &str, user: User, pair: &KeyPair, is_root: bool| {
         let put_user = Mutation::PutUser(PutUser { name: name.into(), user });
