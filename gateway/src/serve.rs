@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lockstep_mirror::link::{LinkOptions, Secret};
 use lockstep_mirror::runtime::{Runtime, RuntimeOptions};
+use lockstep_storage::id::Origin;
 use lockstep_storage::nvram::file::PersistClass;
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::record::{Draft, RecordError};
@@ -24,6 +25,9 @@ use crate::secret;
 
 /// Longest time to settle what is admitted when the node stops.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a new node's keys, and time between two looks.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+const KEYS_INTERVAL: Duration = Duration::from_millis(2);
 /// Bytes of disk that stay free beside what the memtables may need.
 const RESERVE_LEN: u64 = 256 << 20;
 
@@ -103,7 +107,8 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|e| format!("{key}: cannot listen on {address}: {e}"))
 }
 
-/// Opens the node: region, engines, threads; no listener yet. `config.plan.bootstrap` is what a new node begins with.
+/// Opens the node: region, engines, threads; no listener yet. `config.plan.bootstrap` is what a new node begins with, and
+/// what it has when this returns.
 ///
 /// # Errors
 /// One sentence: what could not be opened.
@@ -136,7 +141,24 @@ pub async fn open(config: &Config) -> Result<Runtime, String> {
             }
         })
     });
-    opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    let node = opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    wait_for_keys(&node, &config.plan.node).await;
+    Ok(node)
+}
+
+/// The keys of a new node are its first records. Who came before they are applied would hear that his key does not exist,
+/// which no client tries again. A node that cannot apply anything opens all the same: its answers say why.
+async fn wait_for_keys(node: &Runtime, own: &Origin) {
+    let client = node.client();
+    let began = Instant::now();
+    while began.elapsed() < KEYS_TIMEOUT {
+        let keys = client.view(own).map(|view| view.access_keys());
+        if matches!(keys, Ok(Ok(keys)) if !keys.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(KEYS_INTERVAL).await;
+    }
+    tracing::warn!("{own} has no access key yet");
 }
 
 fn announce(config: &Config, s3: &TcpListener, admin: &TcpListener, mirror: Option<&TcpListener>) {
