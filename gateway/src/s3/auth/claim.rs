@@ -311,6 +311,13 @@ fn check_signed_headers(parts: &Parts<'_>, headers: &HeaderMap) -> Result<(), S3
     if !parts.signed_headers.split(';').all(lower) {
         return Err(malformed(parts.form, "SignedHeaders must be lower-case names, separated by semicolons."));
     }
+    // Each name brings its header's value into the canonical request: one that stood there a thousand times would make
+    // megabytes to digest out of a small head, for whoever knows an access key's id.
+    let mut names: Vec<&str> = parts.signed_headers.split(';').collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(malformed(parts.form, "SignedHeaders must not name a header twice."));
+    }
     let signed = |name: &str| parts.signed_headers.split(';').any(|have| have == name);
     if !signed("host") {
         return Err(malformed(parts.form, "SignedHeaders must contain host."));
