@@ -85,7 +85,8 @@ impl Node {
 
     /// A source and its destination, in sync.
     pub async fn pair() -> (Self, Self) {
-        let b = Self::start(Options { tables: SOURCE.into(), ..Options { node: "site-b", ..Options::default() } }).await;
+        let b =
+            Self::start(Options { tables: SOURCE.into(), ..Options { node: "site-b", ..Options::default() } }).await;
         let tables = format!("[mirror.destination]\nnode = \"site-b\"\nurl = \"http://{}\"\n", b.mirror);
         let a = Self::start(Options { tables, ..Options::default() }).await;
         a.wait_for("in sync", |status| status == StreamState::InSync).await;
@@ -210,6 +211,14 @@ async fn serve(
     // A pair that is dropped one by one would wait for the other in vain.
     let patience = if mirrored { Duration::ZERO } else { PATIENCE };
     let _settled = node.shut_down(patience).await;
+}
+
+/// Bytes of this process in memory: what a flood must not raise without bound.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 async fn bind() -> std::io::Result<TcpListener> {

@@ -43,8 +43,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn send(&mut self, bytes: Bytes) {
-        self.sender.as_ref().expect("not ended").send(bytes).expect("it is read");
+    /// Says whether it is still read.
+    pub fn send(&mut self, bytes: Bytes) -> bool {
+        self.sender.as_ref().expect("not ended").send(bytes).is_ok()
     }
 
     pub fn end(&mut self) {

@@ -97,9 +97,8 @@ async fn a_region_is_kept_and_another_one_refused() {
 
 #[tokio::test]
 async fn a_bucket_is_its_owners_and_roots() {
-    let user = |name: &str| {
-        format!("[[user]]\nname = \"{name}\"\naccess_key = \"AK{name}\"\nsecret_key = \"{SECRET_KEY}\"\n")
-    };
+    let user =
+        |name: &str| format!("[[user]]\nname = \"{name}\"\naccess_key = \"AK{name}\"\nsecret_key = \"{SECRET_KEY}\"\n");
     let tables = format!("{}{}", user("alice"), user("bob"));
     let node = Node::start(Options { s3: tables, ..Options::default() }).await;
     let client = |access_key: &str| client_of(&node, access_key, "us-east-1");

@@ -85,7 +85,8 @@ async fn checksums_of_parts_make_that_of_the_object() {
         let complete = s3.complete_multipart_upload().bucket("bucket").key("k").upload_id(id).multipart_upload(list);
         assert_eq!(complete.send().await.expect("completed").checksum_type(), Some(&kind), "{name}");
         // The SDK verifies what is of the full object by itself; the whole is compared here.
-        let got = s3.get_object().bucket("bucket").key("k").checksum_mode(ChecksumMode::Enabled).send().await.expect("a get");
+        let got =
+            s3.get_object().bucket("bucket").key("k").checksum_mode(ChecksumMode::Enabled).send().await.expect("a get");
         assert_eq!(got.checksum_type(), Some(&kind));
         assert!(got.body.collect().await.expect("all bytes").to_vec() == parts.concat(), "{name}");
     }

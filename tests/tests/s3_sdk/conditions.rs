@@ -16,7 +16,8 @@ async fn a_read_is_answered_as_its_conditions_say() {
     let (tag, other) = (put(&s3, "k", "v").await, etag(b"other"));
     let get = || s3.get_object().bucket("bucket").key("k");
     let head = || s3.head_object().bucket("bucket").key("k");
-    let (past, future) = (at(SystemTime::now() - Duration::from_secs(3600)), at(SystemTime::now() + Duration::from_secs(3600)));
+    let (past, future) =
+        (at(SystemTime::now() - Duration::from_secs(3600)), at(SystemTime::now() + Duration::from_secs(3600)));
     get().if_match(&tag).send().await.expect("it matches");
     get().if_match("*").send().await.expect("it is there");
     get().if_none_match(&other).send().await.expect("it is another one");

@@ -18,7 +18,8 @@ async fn a_copy_outlives_its_source_whatever_its_length() {
     for len in [0, 10, 40_000, (3 << 20) + 1] {
         let bytes = payload(len, len as u64);
         put(&s3, "from", bytes.clone()).await;
-        let copied = s3.copy_object().copy_source("/bucket/from").bucket("other").key("to").send().await.expect("a copy");
+        let copied =
+            s3.copy_object().copy_source("/bucket/from").bucket("other").key("to").send().await.expect("a copy");
         let result = copied.copy_object_result().expect("a result");
         assert_eq!(result.e_tag(), Some(etag(&bytes).as_str()));
         assert!(result.last_modified().is_some());

@@ -83,14 +83,16 @@ async fn pages_v2(s3: &Client, prefix: &str, delimiter: &str, max: i32, from: &s
 async fn pages_of_any_size_prefix_and_delimiter_are_those_of_the_model() {
     let (_node, s3) = bucket().await;
     let keys = [
-        "a", "a/", "a/1", "a/2", "a/b/1", "a/b/2", "a/b/c/d", "a-b", "a.b", "b", "b//x", "b/x", "c/1", "c/2", "d1/", "d1/x/y",
-        "d10", "ü/1", "ü/ü", "🦀", "zz--1", "zz--2", "zz-1", "z",
+        "a", "a/", "a/1", "a/2", "a/b/1", "a/b/2", "a/b/c/d", "a-b", "a.b", "b", "b//x", "b/x", "c/1", "c/2", "d1/",
+        "d1/x/y", "d10", "ü/1", "ü/ü", "🦀", "zz--1", "zz--2", "zz-1", "z",
     ];
     let keys: BTreeSet<String> = keys.iter().map(|key| (*key).to_owned()).collect();
     fill(&s3, &keys).await;
     for prefix in ["", "a", "a/", "a/b", "b/", "d1/", "ü", "zz", "nothing"] {
         for delimiter in ["", "/", "-", "--", "/b", "ü"] {
-            for (max, from) in [(1, ""), (3, ""), (1000, ""), (2, "a/"), (2, "a/b/"), (5, "c/15"), (4, "zzz"), (7, "ü/")] {
+            for (max, from) in
+                [(1, ""), (3, ""), (1000, ""), (2, "a/"), (2, "a/b/"), (5, "c/15"), (4, "zzz"), (7, "ü/")]
+            {
                 let wanted = model(&keys, prefix, delimiter, from);
                 let what = format!("prefix {prefix:?}, delimiter {delimiter:?}, {max} from {from:?}");
                 // A page of one entry of a long list costs a request each; the short pages are tried where it is short.
@@ -110,7 +112,8 @@ async fn odd_keys_are_listed_in_the_order_of_their_bytes() {
     let keys: BTreeSet<String> = odd_keys().into_iter().collect();
     fill(&s3, &keys).await;
     // What no XML can hold travels only in encoded form: that is what it is for.
-    let mut pages = s3.list_objects_v2().bucket("bucket").encoding_type(EncodingType::Url).max_keys(5).into_paginator().send();
+    let mut pages =
+        s3.list_objects_v2().bucket("bucket").encoding_type(EncodingType::Url).max_keys(5).into_paginator().send();
     let mut listed = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.expect("a page");
@@ -182,7 +185,10 @@ async fn bounds_of_lists() {
         assert_eq!(refused(list), bad, "{token}");
     }
     for query in [
-        "max-keys=99999999999999999999", "max-keys=1e3", "list-type=2&max-keys=0x10", "encoding-type=xml",
+        "max-keys=99999999999999999999",
+        "max-keys=1e3",
+        "list-type=2&max-keys=0x10",
+        "encoding-type=xml",
         "list-type=2&encoding-type=html",
     ] {
         let answer = Ask::new(&node, "GET", &format!("/bucket?{query}")).send().await;

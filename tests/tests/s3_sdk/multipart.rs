@@ -72,16 +72,23 @@ async fn parts_become_an_object_in_the_order_of_their_numbers() {
     let whole = [one.clone(), two.clone(), three].concat();
     assert!(get(&s3, "large").await == whole);
 
-    let ranged = s3.get_object().bucket("bucket").key("large").range(format!("bytes={}-{}", PART_LEN - 3, PART_LEN + 3));
+    let ranged =
+        s3.get_object().bucket("bucket").key("large").range(format!("bytes={}-{}", PART_LEN - 3, PART_LEN + 3));
     let ranged = ranged.send().await.expect("a range over two parts").body.collect().await.expect("bytes").to_vec();
     assert_eq!(ranged, whole[PART_LEN - 3..=PART_LEN + 3]);
     let part = s3.get_object().bucket("bucket").key("large").part_number(7).send().await.expect("a part");
     assert_eq!(part.parts_count(), Some(3));
-    assert_eq!(part.content_range(), Some(format!("bytes {PART_LEN}-{}/{}", PART_LEN + two.len() - 1, whole.len()).as_str()));
+    assert_eq!(
+        part.content_range(),
+        Some(format!("bytes {PART_LEN}-{}/{}", PART_LEN + two.len() - 1, whole.len()).as_str())
+    );
     assert!(part.body.collect().await.expect("bytes").to_vec() == two);
     let head = s3.head_object().bucket("bucket").key("large").part_number(1).send().await.expect("a head");
     assert_eq!((head.content_length(), head.e_tag()), (Some(PART_LEN as i64), Some(tag.as_str())));
-    assert_eq!(refused(s3.get_object().bucket("bucket").key("large").part_number(2).send().await), no(400, "InvalidPart"));
+    assert_eq!(
+        refused(s3.get_object().bucket("bucket").key("large").part_number(2).send().await),
+        no(400, "InvalidPart")
+    );
 }
 
 #[tokio::test]
@@ -186,7 +193,8 @@ async fn parts_and_uploads_are_listed_in_pages() {
     for number in [3, 1, 4, 15, 9] {
         upload.part(number, payload(number as usize, 1)).await;
     }
-    let mut pages = s3.list_parts().bucket("bucket").key("k").upload_id(&upload.id).max_parts(2).into_paginator().send();
+    let mut pages =
+        s3.list_parts().bucket("bucket").key("k").upload_id(&upload.id).max_parts(2).into_paginator().send();
     let mut listed = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.expect("a page");

@@ -67,9 +67,33 @@ async fn a_stream_from_a_file_is_sent_in_signed_chunks_with_a_trailer_and_comes_
 /// Keys that a path, a query or XML would like to change.
 pub fn odd_keys() -> Vec<String> {
     let mut keys: Vec<String> = [
-        "a", "a/b", "a/b/c", "a//b", "/first", "last/", "//", "..", "../up", "a/./b", "a b", " a ", "a+b", "a%20b", "%", "%zz",
-        "ü/日本語/🦀", "e\u{301}", "q\"uo'te<&>", "tab\tnl\ncr\r", "?a=1&b", "#f", "a;b:c@d=e,f$", "\u{1}\u{7f}", "{}[]|\\^`~*",
-        "\u{fffd}\u{10ffff}", "null\0inside",
+        "a",
+        "a/b",
+        "a/b/c",
+        "a//b",
+        "/first",
+        "last/",
+        "//",
+        "..",
+        "../up",
+        "a/./b",
+        "a b",
+        " a ",
+        "a+b",
+        "a%20b",
+        "%",
+        "%zz",
+        "ü/日本語/🦀",
+        "e\u{301}",
+        "q\"uo'te<&>",
+        "tab\tnl\ncr\r",
+        "?a=1&b",
+        "#f",
+        "a;b:c@d=e,f$",
+        "\u{1}\u{7f}",
+        "{}[]|\\^`~*",
+        "\u{fffd}\u{10ffff}",
+        "null\0inside",
     ]
     .map(str::to_owned)
     .into();
@@ -162,7 +186,9 @@ async fn ranges_are_exactly_the_bytes_asked_for() {
     for ignored in ["bytes=0-1,4-5", "bytes=5-2", "lines=1-2", "bytes=-"] {
         assert_eq!(get("small", ignored).await, (String::new(), bytes[..50].to_vec()), "{ignored}");
     }
-    for (key, range) in [("small", "bytes=50-"), ("small", "bytes=-0"), ("empty", "bytes=0-0"), ("large", "bytes=99999999-")] {
+    for (key, range) in
+        [("small", "bytes=50-"), ("small", "bytes=-0"), ("empty", "bytes=0-0"), ("large", "bytes=99999999-")]
+    {
         let refusal = s3.get_object().bucket("bucket").key(key).range(range).send().await;
         assert_eq!(refused(refusal), no(416, "InvalidRange"), "{key} {range}");
     }
@@ -190,7 +216,12 @@ async fn what_this_version_does_not_have_is_refused_by_name_and_stores_nothing()
         assert_eq!(answer.error(), no(405, "MethodNotAllowed"), "{method} {target}");
     }
     assert!(!is_there(&s3, "k").await);
-    put().acl(ObjectCannedAcl::Private).storage_class(StorageClass::Standard).send().await.expect("what is the default");
+    put()
+        .acl(ObjectCannedAcl::Private)
+        .storage_class(StorageClass::Standard)
+        .send()
+        .await
+        .expect("what is the default");
 }
 
 #[tokio::test]
@@ -240,7 +271,8 @@ async fn a_bucket_in_the_host_name_is_the_same_bucket() {
     };
     assert_eq!(ask("PUT", "my.bucket.s3.test:9000", "/").send().await.status, 200);
     assert_eq!(ask("PUT", "my.bucket.s3.test", "/a/b%20c").body("v").send().await.status, 200);
-    for (host, target) in [("s3.test", "/my.bucket/a/b%20c"), ("MY.BUCKET.S3.TEST", "/a/b%20c"), ("other", "/my.bucket/a/b%20c")]
+    for (host, target) in
+        [("s3.test", "/my.bucket/a/b%20c"), ("MY.BUCKET.S3.TEST", "/a/b%20c"), ("other", "/my.bucket/a/b%20c")]
     {
         assert_eq!(ask("GET", host, target).send().await.text(), "v", "{host}");
     }

@@ -16,7 +16,11 @@ async fn an_object_is_put_together_from_ranges_of_others() {
     };
     let range = format!("bytes=3-{}", PART_LEN + (1 << 20) + 9);
     let wanted = [&large[3..PART_LEN + (1 << 20) + 10], &large[..], &small[100..=899]];
-    let sources = [("bucket/large", Some(range.as_str())), ("bucket/large", None), ("bucket/small%20%C3%BC", Some("bytes=100-899"))];
+    let sources = [
+        ("bucket/large", Some(range.as_str())),
+        ("bucket/large", None),
+        ("bucket/small%20%C3%BC", Some("bytes=100-899")),
+    ];
     let mut parts = Vec::new();
     for (number, ((source, range), bytes)) in (1..).zip(sources.into_iter().zip(wanted)) {
         let copied = copy(number, source, range).await.expect("a part");
@@ -43,7 +47,9 @@ async fn ranges_and_sources_that_are_not_there_are_refused() {
         let refusal = copy("bucket/from").copy_source_range(range).send().await;
         assert_eq!(refused(refusal), no(416, "InvalidRange"), "{range}");
     }
-    for range in ["0-1", "bytes=1-", "bytes=-1", "bytes=2-1", "bytes=0-1,3-4", "bytes=a-b", "bytes=0-99999999999999999999999"] {
+    for range in
+        ["0-1", "bytes=1-", "bytes=-1", "bytes=2-1", "bytes=0-1,3-4", "bytes=a-b", "bytes=0-99999999999999999999999"]
+    {
         let refusal = copy("bucket/large").copy_source_range(range).send().await;
         assert_eq!(refused(refusal), no(400, "InvalidArgument"), "{range}");
     }
