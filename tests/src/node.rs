@@ -29,7 +29,7 @@ pub const SECRET_KEY: &str = "a/secret+of/the+tests/aaaaaaaaaaaaaaaaaa";
 /// Bearer token of every admin listener.
 pub const TOKEN: &str = "the-admin-token-of-the-tests";
 /// What the two ends of a link share.
-pub const MIRROR_SECRET: &str = "a secret of both";
+pub const MIRROR_SECRET: &str = "a-secret-of-both-sites";
 /// Nothing takes this long unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -23,6 +23,7 @@ type Outgoing = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What a visitor claims, and what it sends in spite of it.
 pub struct Claimed {
+    pub secret: &'static str,
     pub nonce: String,
     pub path_origin: &'static str,
     pub sent_node: &'static str,
@@ -32,7 +33,13 @@ pub struct Claimed {
 impl Claimed {
     /// What `site-a` says, but for the nonce.
     pub fn good() -> Self {
-        Self { nonce: String::new(), path_origin: "site-a", sent_node: "site-a", unix_seconds: 1_800_000_000 }
+        Self {
+            secret: "a secret of both",
+            nonce: String::new(),
+            path_origin: "site-a",
+            sent_node: "site-a",
+            unix_seconds: 1_800_000_000,
+        }
     }
 }
 
@@ -95,7 +102,7 @@ impl Visitor {
 
     /// Signs as `site-a` for the stream of `site-a` to `site-b`, whatever is then sent.
     pub async fn open(&mut self, claimed: &Claimed) -> (u16, Stream) {
-        let identity = Credentials::new("site-a", "a secret of both", None, None, "test").into();
+        let identity = Credentials::new("site-a", claimed.secret, None, None, "test").into();
         let params = SigningParams::builder()
             .identity(&identity)
             .region("lockstep")

@@ -11,7 +11,7 @@ use lockstep_storage::id::{Epoch, Origin, Position, Seq};
 use lockstep_storage::op::{Data, Mutation, PutUser, User};
 use lockstep_storage::record::{Draft, Place, Record};
 use lockstep_storage::superblock::EpochEntry;
-use lockstep_tests::node::{Node, PATIENCE, resident_bytes};
+use lockstep_tests::node::{MIRROR_SECRET, Node, PATIENCE, resident_bytes};
 use lockstep_tests::raw::Ask;
 use tokio::net::TcpStream;
 
@@ -47,6 +47,11 @@ fn hello() -> Hello {
     }
 }
 
+/// What `site-a` claims, who has the secret.
+fn good() -> Claimed {
+    Claimed { secret: MIRROR_SECRET, ..Claimed::good() }
+}
+
 fn start() -> Position {
     Position { epoch: epoch(), seq: Seq(0), checksum: 0 }
 }
@@ -79,7 +84,7 @@ impl<'a> Peer<'a> {
     async fn new(node: &'a Node) -> Self {
         let mut visitor = Visitor::new(node.mirror).await;
         let nonce = visitor.nonce().await;
-        let (status, stream) = visitor.open(&Claimed { nonce, ..Claimed::good() }).await;
+        let (status, stream) = visitor.open(&Claimed { nonce, ..good() }).await;
         assert_eq!(status, 200);
         Self { node, stream, _visitor: visitor }
     }
@@ -267,15 +272,15 @@ async fn who_has_not_the_secret_opens_nothing() {
     let mut visitor = Visitor::new(node.mirror).await;
     assert_eq!(visitor.post("/").await, 404);
     assert_eq!(visitor.post("/v1/stream/site-a").await, 400, "no signature");
-    let (status, _) = visitor.open(&Claimed::good()).await;
+    let (status, _) = visitor.open(&good()).await;
     assert_eq!(status, 401, "no nonce");
     let nonce = visitor.nonce().await;
-    let (status, _) = visitor.open(&Claimed { nonce: nonce.clone(), sent_node: "site-b", ..Claimed::good() }).await;
+    let (status, _) = visitor.open(&Claimed { nonce: nonce.clone(), sent_node: "site-b", ..good() }).await;
     assert_eq!(status, 401, "another node than was signed");
-    let (status, _) = visitor.open(&Claimed { nonce, ..Claimed::good() }).await;
+    let (status, _) = visitor.open(&Claimed { nonce, ..good() }).await;
     assert_eq!(status, 401, "a nonce is used up by a failure");
     let nonce = visitor.nonce().await;
-    let (status, _) = visitor.open(&Claimed { nonce, path_origin: "site-z", ..Claimed::good() }).await;
+    let (status, _) = visitor.open(&Claimed { nonce, path_origin: "site-z", ..good() }).await;
     assert_eq!(status, 404, "another origin");
     unharmed(&node).await;
 }

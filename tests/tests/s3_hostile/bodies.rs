@@ -164,7 +164,7 @@ async fn trailers_that_are_missing_wrong_or_unannounced_are_refused() {
 #[tokio::test]
 async fn a_length_beyond_all_bounds_is_refused_before_a_byte_is_read() {
     let node = node().await;
-    for len in ["5368709121", "1099511627776", "18446744073709551615"] {
+    for len in ["5368709121", "1099511627776", "9223372036854775807"] {
         let ask = put(&node).payload("UNSIGNED-PAYLOAD").header("Content-Length", len).header("Expect", "100-continue");
         let answer = ask.send().await;
         assert_eq!(refused(&answer), no(400, "EntityTooLarge"), "{len}");

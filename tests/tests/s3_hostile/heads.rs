@@ -58,13 +58,14 @@ async fn a_head_that_two_servers_would_read_differently_is_refused_and_nothing_b
         let status = answer.map_or(400, |answer| answer.status);
         assert!((400..=501).contains(&status), "{status} to {framing}");
     }
-    // Both framings at once: the chunked one counts, and what the length says must agree with it.
-    let both = put.clone().without("content-length").head();
+    // Both framings at once: the chunked one alone counts, and what is behind it is another request, which nobody signed.
+    let both = put.clone().without("content-length").without("connection").head();
     let both = both.replace("\r\n\r\n", "\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let got = talk(node.s3, format!("{both}5\r\nabcde\r\n0\r\n\r\n{inner}").as_bytes(), false).await.expect("closed");
+    let got = talk(node.s3, format!("{both}5\r\nabcde\r\n0\r\n\r\n{inner}").as_bytes(), true).await.expect("closed");
     let text = String::from_utf8_lossy(&got).into_owned();
     assert!(!text.contains("204 No Content"), "{text}");
-    assert!(!text.contains("HTTP/1.1 200"), "{text}");
+    assert_eq!(Ask::new(&node, "GET", "/bucket/smuggled").send().await.text(), "abcde");
+    assert_eq!(Ask::new(&node, "DELETE", "/bucket/smuggled").send().await.status, 204);
     // Chunks of HTTP whose sizes are none.
     for chunks in [
         "x\r\nabcde\r\n0\r\n\r\n",
