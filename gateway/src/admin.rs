@@ -25,7 +25,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -96,6 +96,7 @@ impl Admin {
             .nest("/v1", verbs)
             .fallback(nothing_here)
             .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
+            .layer(map_response(in_one_sentence))
             .with_state(Arc::clone(self))
     }
 }
@@ -108,6 +109,26 @@ impl axum::response::IntoResponse for AdminError {
 
 async fn nothing_here() -> AdminError {
     AdminError(StatusCode::NOT_FOUND, "there is nothing here: see /health/live, /metrics, /v1/status".into())
+}
+
+/// The framework refuses some requests by itself, in plain text or with nothing: they get the form of all others.
+async fn in_one_sentence(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let sentence = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "there is no such method here".to_owned(),
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {BODY_LEN_MAX} bytes"),
+        other => format!("the request was refused: {other}"),
+    };
+    let (mut parts, _) = response.into_parts();
+    let (refusal, body) = axum::response::IntoResponse::into_response(AdminError(status, sentence)).into_parts();
+    // `Allow` stays.
+    parts.headers.extend(refusal.headers);
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Response::from_parts(parts, body)
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> AdminResult {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use lockstep_mirror::link::{LinkOptions, Secret};
 use lockstep_mirror::runtime::{Runtime, RuntimeOptions};
 use lockstep_mirror::start::region_len;
+use lockstep_storage::id::Origin;
 use lockstep_storage::nvram::file::PersistClass;
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::record::{Draft, RecordError};
@@ -25,6 +26,9 @@ use crate::secret;
 
 /// Longest time to settle what is admitted when the node stops.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a new node's keys, and time between two looks.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+const KEYS_INTERVAL: Duration = Duration::from_millis(2);
 /// Bytes of disk that stay free beside what the memtables may need.
 const RESERVE_LEN: u64 = 256 << 20;
 
@@ -104,7 +108,12 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|e| format!("{key}: cannot listen on {address}: {e}"))
 }
 
-async fn open(config: &Config) -> Result<Runtime, String> {
+/// Opens the node: region, engines, threads; no listener yet. `config.plan.bootstrap` is what a new node begins with, and
+/// what it has when this returns.
+///
+/// # Errors
+/// One sentence: what could not be opened.
+pub async fn open(config: &Config) -> Result<Runtime, String> {
     let link = match &config.mirror {
         Some(mirror) => Some(LinkOptions::new(Secret::new(&mirror.secret).map_err(|e| e.to_string())?)),
         None => None,
@@ -134,7 +143,24 @@ async fn open(config: &Config) -> Result<Runtime, String> {
             }
         })
     });
-    opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    let node = opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    wait_for_keys(&node, &config.plan.node).await;
+    Ok(node)
+}
+
+/// The keys of a new node are its first records. Who came before they are applied would hear that his key does not exist,
+/// which no client tries again. A node that cannot apply anything opens all the same: its answers say why.
+async fn wait_for_keys(node: &Runtime, own: &Origin) {
+    let client = node.client();
+    let began = Instant::now();
+    while began.elapsed() < KEYS_TIMEOUT {
+        let keys = client.view(own).map(|view| view.access_keys());
+        if matches!(keys, Ok(Ok(keys)) if !keys.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(KEYS_INTERVAL).await;
+    }
+    tracing::warn!("{own} has no access key yet");
 }
 
 fn announce(config: &Config, s3: &TcpListener, admin: &TcpListener, mirror: Option<&TcpListener>) {
@@ -190,7 +216,10 @@ fn admin_token(config: &Config) -> Result<String, String> {
 }
 
 /// The first records of a new node: root, its key, and the configured users.
-fn bootstrap(root: &KeyPair, users: &[UserConfig]) -> Result<Vec<Draft>, RecordError> {
+///
+/// # Errors
+/// When one of them does not fit a record.
+pub fn bootstrap(root: &KeyPair, users: &[UserConfig]) -> Result<Vec<Draft>, RecordError> {
     let mut drafts = Vec::new();
     let mut add = |name: &str, user: User, pair: &KeyPair, is_root: bool| {
         let put_user = Mutation::PutUser(PutUser { name: name.into(), user });

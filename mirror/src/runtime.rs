@@ -31,6 +31,9 @@ use crate::plan::NodePlan;
 use crate::start::{StartError, Started, region_len, start};
 use crate::worker::Worker;
 
+/// Time between two looks at the threads.
+const THREADS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// What a node is opened with.
 pub struct RuntimeOptions {
     /// Origins, streams, sizes.
@@ -165,10 +168,18 @@ impl Runtime {
         self.link.as_ref()
     }
 
-    /// Comes back when the node stopped by itself, with why (F13).
+    /// Comes back when the node stopped by itself, with why (F13): because it had to, or because one of its threads is
+    /// gone. A node that lives on without its core would tell load balancers that it is well, and answer nobody.
     pub async fn stopped(&self) -> String {
-        self.stopped.cancelled().await;
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        loop {
+            let looked = tokio::time::timeout(THREADS_INTERVAL, self.stopped.cancelled()).await;
+            if looked.is_ok() {
+                return self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            }
+            if let Some(thread) = lost(&self.threads) {
+                return thread;
+            }
+        }
     }
 
     /// Stops admission, settles what is admitted, makes a last consistency point, for at most `patience`; then ends the
@@ -183,6 +194,12 @@ impl Runtime {
         let _joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
         matches!(settled, Ok(Ok(_)))
     }
+}
+
+/// Says which thread has ended, where one has: none does before the node is told to stop.
+fn lost(threads: &[JoinHandle<()>]) -> Option<String> {
+    let lost = threads.iter().find(|thread| thread.is_finished())?;
+    Some(format!("the thread '{}' is gone: the log says why", lost.thread().name().unwrap_or_default()))
 }
 
 impl Drop for Runtime {
@@ -242,4 +259,27 @@ fn uuid_like(wall_ms: u64) -> u64 {
     let address = std::ptr::from_ref(&wall_ms).addr() as u64;
     let process = u64::from(std::process::id());
     (wall_ms << 20) ^ (process << 44) ^ address.rotate_left(17)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_gone_is_named() {
+        let (hold, held) = mpsc::channel::<()>();
+        let waits = Builder::new().name("waits".into()).spawn(move || drop(held.recv())).expect("a thread");
+        let ends = Builder::new().name("ends".into()).spawn(|| {}).expect("a thread");
+        assert_eq!(lost(&[]), None);
+        let mut threads = vec![waits];
+        assert_eq!(lost(&threads), None);
+        threads.push(ends);
+        while !threads[1].is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(lost(&threads).is_some_and(|reason| reason.contains("'ends' is gone")));
+        drop(hold);
+    }
 }

@@ -264,7 +264,7 @@ async fn damaged_messages_end_the_connection_with_a_reason() {
         let (status, mut stream) = visitor.open(&Claimed { nonce, ..Claimed::good() }).await;
         assert_eq!(status, 200);
         let connection = b.connected().await;
-        stream.send(bytes.into());
+        assert!(stream.send(bytes.into()));
         stream.end();
         let reason = b.disconnected(connection).await;
         assert!(reason.contains(expected), "{reason}");

@@ -1,7 +1,9 @@
-//! What crosses crates: the simulator of two mirrored nodes, and what its tests share. Everything is decided by seeds: a
-//! failing one is a bug report that can be run again.
+//! What crosses crates: the simulator of two mirrored nodes, nodes in the test's own process, and what their tests share.
+//! What the simulator does is decided by seeds: a failing one is a bug report that can be run again.
 
 #![allow(missing_docs, reason = "no library for others: the names of steps and faults say what they are")]
 #![allow(clippy::missing_errors_doc, reason = "the error of a check is always the rule that was broken")]
 
+pub mod node;
+pub mod raw;
 pub mod sim;

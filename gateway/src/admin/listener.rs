@@ -31,7 +31,9 @@ pub async fn run(listener: TcpListener, router: Router, mut stop: watch::Receive
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some((stream, permit)) = accepted else { continue };
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // Nobody needs HTTP/2 here, and to find out whether a client speaks it has no time limit: a few that say nothing
+        // would keep every operator out.
+        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -1,4 +1,5 @@
-//! Signature Version 4: who sends a request, and is the head of it what was signed?
+//! Signature Version 4: who sends a request, and is the head of it what was signed? And version 2, for the presigned URLs
+//! of clients that still make them: see [`VersionTwo`].
 //!
 //! Three steps, all before a byte of the body is read: [`Claim::read`] takes the signature apart (Authorization header or
 //! presigned query), the caller finds the secret of the access key, [`Claim::verify`] makes the signature again and compares.
@@ -11,6 +12,7 @@ mod canonical;
 mod claim;
 mod date;
 mod keys;
+mod version_two;
 
 use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
@@ -21,6 +23,7 @@ use canonical::PathForm;
 pub use claim::{Claim, Form, PresignedQuery};
 pub use date::{Timestamp, now_s};
 pub use keys::SigningKeys;
+pub use version_two::VersionTwo;
 
 /// The only algorithm.
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -48,8 +51,9 @@ pub struct Head<'a> {
     pub host: &'a str,
 }
 
-/// The signature of the head, and what signs the chunks that follow it.
-#[derive(Debug, Clone)]
+/// The signature of the head, and what signs the chunks that follow it. The default one signs nothing: that of a head after
+/// which no chunk is signed.
+#[derive(Debug, Clone, Default)]
 pub struct Signer {
     /// Signing key of the day.
     pub key: [u8; 32],

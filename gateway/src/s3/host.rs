@@ -21,6 +21,8 @@ pub struct Target {
     pub key: String,
     /// The origin that the Host header names.
     pub origin: Option<Origin>,
+    /// Is the bucket in the Host header, and not in the path?
+    pub hosted: bool,
 }
 
 impl Target {
@@ -34,7 +36,8 @@ impl Target {
             Some((origin, label)) => (Some(origin), label),
             None => (None, String::new()),
         };
-        let (bucket, key) = if hosted.is_empty() {
+        let is_hosted = !hosted.is_empty();
+        let (bucket, key) = if !is_hosted {
             let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
             (decode(bucket)?, decode(key)?)
         } else {
@@ -49,7 +52,7 @@ impl Target {
                 .with_detail("Size", key.len().to_string())
                 .with_detail("MaxSizeAllowed", KEY_LEN_MAX.to_string()));
         }
-        Ok(Self { bucket, key, origin })
+        Ok(Self { bucket, key, origin, hosted: is_hosted })
     }
 
     /// What the path names.

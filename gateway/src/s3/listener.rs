@@ -16,11 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::patience::Patient;
 use super::{Gateway, service};
 
 /// Most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
-/// Longest time for a request's head, and for a connection to be idle.
+/// Longest time for a connection's first bytes, for a request's head, for a connection to be idle, and for a client to
+/// take nothing of what it is sent.
 const HEAD_TIME_MAX: Duration = Duration::from_mins(1);
 /// Longest time that requests under way get when the listener ends.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -60,7 +62,8 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl 
         match accepted {
             Ok((stream, _)) => {
                 prepare(&stream);
-                let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+                let stream = TokioIo::new(Patient::new(stream, HEAD_TIME_MAX));
+                let connection = builder.serve_connection(stream, service.clone()).into_owned();
                 let watched = graceful.watch(connection);
                 connections.spawn(async move {
                     let _place = place;

@@ -184,11 +184,11 @@ impl Payload {
         &self.trailers
     }
 
-    /// The whole of a small body.
+    /// The whole of a small body; its trailers are complete then.
     ///
     /// # Errors
     /// `MalformedXML` beyond `max` bytes; else as [`Payload::next`].
-    pub async fn collect(mut self, max: usize) -> Result<Bytes, S3Error> {
+    pub async fn collect(&mut self, max: usize) -> Result<Bytes, S3Error> {
         if self.declared_len.is_some_and(|len| len > max as u64) {
             return Err(Code::MalformedXML.into());
         }

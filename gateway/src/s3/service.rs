@@ -15,7 +15,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::State;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, SERVER};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
@@ -25,7 +25,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::trace::TraceLayer;
 
 use super::Gateway;
-use super::auth::{Claim, Head, PresignedQuery, Signer, now_s};
+use super::auth::{Claim, Head, PresignedQuery, Signer, VersionTwo, now_s};
 use super::error::{Code, S3Error};
 use super::host::Target;
 use super::payload::{Framing, Intake, Payload, strip_content_encoding};
@@ -117,14 +117,42 @@ fn check(gateway: &Gateway, parts: &Parts, has_body: bool) -> Result<Checked, S3
     };
     let target = Target::resolve(&gateway.domains, head.host, head.path)?;
     let query = Query::parse(raw_query)?;
-    let presigned = PresignedQuery::read(raw_query);
-    let claim = Claim::read(&head, &presigned, &gateway.region, now_s(), has_body)?;
-    let (origin, key) = find_key(gateway, target.origin.as_ref(), claim.access_key)?;
-    let signer = claim.verify(&head, &key.secret, &gateway.signing_keys)?;
-    let framing = Framing::read(claim.payload_hash(), &parts.headers)?;
+    let Signed { access_key, origin, key, framing, signer } = authenticate(gateway, &head, &target, has_body)?;
     let operation = route(&parts.method, target.level(), &query, &parts.headers)?;
-    let caller = Caller::User { access_key: claim.access_key.to_owned(), user: key.user, root: key.root };
+    let caller = Caller::User { access_key, user: key.user, root: key.root };
     Ok(Checked { operation, target, origin, caller, query, framing, signer })
+}
+
+/// Who signed a head, and how what follows it is signed.
+struct Signed {
+    access_key: String,
+    origin: Origin,
+    key: AccessKey,
+    framing: Framing,
+    signer: Signer,
+}
+
+fn authenticate(gateway: &Gateway, head: &Head<'_>, target: &Target, has_body: bool) -> Result<Signed, S3Error> {
+    let named = target.origin.as_ref();
+    let presigned = PresignedQuery::read(head.query);
+    if presigned.is_version_two() && !head.headers.contains_key(AUTHORIZATION) {
+        let claim = VersionTwo::read(head.query, now_s())?;
+        let (origin, key) = find_key(gateway, named, &claim.access_key)?;
+        claim.verify(head, if target.hosted { &target.bucket } else { "" }, &key.secret)?;
+        let framing = Framing::read("UNSIGNED-PAYLOAD", head.headers)?;
+        return Ok(Signed {
+            access_key: claim.access_key.into_owned(),
+            origin,
+            key,
+            framing,
+            signer: Signer::default(),
+        });
+    }
+    let claim = Claim::read(head, &presigned, &gateway.region, now_s(), has_body)?;
+    let (origin, key) = find_key(gateway, named, claim.access_key)?;
+    let signer = claim.verify(head, &key.secret, &gateway.signing_keys)?;
+    let framing = Framing::read(claim.payload_hash(), head.headers)?;
+    Ok(Signed { access_key: claim.access_key.to_owned(), origin, key, framing, signer })
 }
 
 impl Checked {

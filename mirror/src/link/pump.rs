@@ -24,8 +24,8 @@ use crate::message::wire::{Decoder, Encoder};
 
 /// Messages are encoded ahead up to this many bytes, so that small ones that wait together leave together.
 const ENCODE_AHEAD_LEN: usize = 1 << 20;
-/// What a message without records counts in a queue, in bytes.
-const SMALL_MESSAGE_LEN: usize = 128;
+/// What a message without records counts in a queue, in bytes: what it takes there, so that the limit is one of memory.
+const SMALL_MESSAGE_LEN: usize = size_of::<Message>();
 
 /// What a message counts while it waits to be sent, in bytes.
 pub(super) fn queued_len(message: &Message) -> usize {

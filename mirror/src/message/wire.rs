@@ -334,7 +334,10 @@ impl Decoder {
             };
             partial.left -= header.record_len();
             partial.count -= 1;
-            partial.append.records.push(Record::from_parts(head, payload)?);
+            let record = Record::from_parts(head, payload)?;
+            // Once it is in the log, an op that cannot be read would stop this node, at every start again.
+            record.mutation()?;
+            partial.append.records.push(record);
         }
         if partial.left > 0 {
             return Err(WireError::Trailing(partial.left));

@@ -10,7 +10,7 @@ use lockstep_storage::record::Record;
 use lockstep_storage::superblock::{EpochEntry, StoredRole};
 
 use super::Context;
-use super::epochs::{History, Relation, relation};
+use super::epochs::{History, Relation, fault_of, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
 use crate::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
@@ -145,7 +145,7 @@ impl Log {
     }
 
     pub(super) fn on_inbound_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
-        let now = cx.now;
+        let (now, persisted) = (cx.now, self.persisted);
         let destination = self.destination();
         if destination.connection != Some(connection) {
             return;
@@ -157,7 +157,7 @@ impl Log {
                 self.greet(cx);
             }
             Message::Append(append) if destination.is_open() => self.receive(append, cx),
-            Message::Adopt { after } if destination.is_open() => {
+            Message::Adopt { after } if destination.is_open() && after <= persisted => {
                 destination.lending = Some(after);
                 self.lend_more(cx);
             }
@@ -219,7 +219,7 @@ impl Log {
         if hello.origin != self.origin || hello.node != self.origin {
             return Some(format!("{} is not the source of {} here", hello.node, self.origin));
         }
-        None
+        fault_of(&hello.epochs).map(|fault| format!("{} sent epochs that cannot be: {fault}", hello.node))
     }
 
     fn refuse_hello(&mut self, reason: &str, cx: &mut Context) {
@@ -322,6 +322,9 @@ impl Log {
                 fault = Some(format!("record {} does not follow {}", header.seq, parent.seq));
             } else if history.epoch_at(header.seq) != Some(header.epoch) {
                 fault = Some(format!("record {} is of epoch {}", header.seq, header.epoch));
+            }
+            if fault.is_some() {
+                break;
             }
             parent = record.position();
         }

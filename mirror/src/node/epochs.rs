@@ -2,7 +2,7 @@
 //! last records (section 7 of the blueprint).
 
 use lockstep_storage::id::{Epoch, NodeId, Position, Seq};
-use lockstep_storage::superblock::EpochEntry;
+use lockstep_storage::superblock::{EPOCHS_MAX, EpochEntry};
 
 /// What one end knows of a history.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +46,24 @@ impl History<'_> {
     pub fn epoch_at(&self, seq: Seq) -> Option<Epoch> {
         self.epochs.iter().rev().find(|e| e.first <= seq).map(|e| e.epoch)
     }
+}
+
+/// Highest counter of an epoch that is believed: above it no more could be made.
+const COUNTER_MAX: u64 = u64::MAX >> 1;
+
+/// What is wrong with a table of epochs that came from a peer; none where it could be one. It is stored as it is, so it must
+/// not be longer than a superblock holds.
+#[must_use]
+pub fn fault_of(epochs: &[EpochEntry]) -> Option<String> {
+    if epochs.len() > EPOCHS_MAX {
+        return Some(format!("{} of them, at most {EPOCHS_MAX} are kept", epochs.len()));
+    }
+    let rises = |pair: &[EpochEntry]| pair[0].epoch < pair[1].epoch && pair[0].first <= pair[1].first;
+    if !epochs.windows(2).all(rises) || epochs.first().is_some_and(|entry| entry.first == Seq::ZERO) {
+        return Some("they do not rise".to_owned());
+    }
+    let last = epochs.last()?.epoch;
+    (last.counter > COUNTER_MAX).then(|| format!("{last} is higher than any"))
 }
 
 /// Compares the source's history with the destination's. `source_node` is the node that writes the source's.
@@ -122,6 +140,25 @@ mod tests {
         other.checksum = 99;
         let source = History { epochs: &one, last: at(10) };
         assert_eq!(relation(source, A, History { epochs: &one, last: other }), Relation::Unrelated);
+    }
+
+    #[test]
+    fn a_table_that_no_history_makes_is_told_from_one_that_may_be() {
+        assert_eq!(fault_of(&[]), None);
+        assert_eq!(fault_of(&[entry(1, A, 1), entry(2, B, 1), entry(3, A, 9)]), None, "an epoch may have no record");
+        let many: Vec<EpochEntry> = (1..=EPOCHS_MAX as u64).map(|counter| entry(counter, A, counter)).collect();
+        assert_eq!(fault_of(&many), None);
+        let one_more: Vec<EpochEntry> = many.iter().copied().chain([entry(99, A, 99)]).collect();
+        for bad in [
+            &one_more[..],
+            &[entry(1, A, 0)],
+            &[entry(2, A, 1), entry(1, A, 5)],
+            &[entry(1, A, 1), entry(1, A, 5)],
+            &[entry(1, A, 5), entry(2, A, 1)],
+            &[entry(u64::MAX, A, 1)],
+        ] {
+            assert!(fault_of(bad).is_some(), "{bad:?}");
+        }
     }
 
     #[test]

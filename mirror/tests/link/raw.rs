@@ -23,6 +23,7 @@ type Outgoing = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What a visitor claims, and what it sends in spite of it.
 pub(crate) struct Claimed {
+    pub secret: &'static str,
     pub nonce: String,
     pub path_origin: &'static str,
     pub sent_node: &'static str,
@@ -32,7 +33,13 @@ pub(crate) struct Claimed {
 impl Claimed {
     /// What `site-a` says, but for the nonce.
     pub(crate) fn good() -> Self {
-        Self { nonce: String::new(), path_origin: "site-a", sent_node: "site-a", unix_seconds: 1_800_000_000 }
+        Self {
+            secret: "a secret of both",
+            nonce: String::new(),
+            path_origin: "site-a",
+            sent_node: "site-a",
+            unix_seconds: 1_800_000_000,
+        }
     }
 }
 
@@ -43,8 +50,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn send(&mut self, bytes: Bytes) {
-        self.sender.as_ref().expect("not ended").send(bytes).expect("it is read");
+    /// Says whether it is still read.
+    pub(crate) fn send(&mut self, bytes: Bytes) -> bool {
+        self.sender.as_ref().expect("not ended").send(bytes).is_ok()
     }
 
     pub(crate) fn end(&mut self) {
@@ -94,7 +102,7 @@ impl Visitor {
 
     /// Signs as `site-a` for the stream of `site-a` to `site-b`, whatever is then sent.
     pub(crate) async fn open(&mut self, claimed: &Claimed) -> (u16, Stream) {
-        let identity = Credentials::new("site-a", "a secret of both", None, None, "test").into();
+        let identity = Credentials::new("site-a", claimed.secret, None, None, "test").into();
         let params = SigningParams::builder()
             .identity(&identity)
             .region("lockstep")

@@ -70,7 +70,7 @@ impl Named {
 pub async fn complete_multipart_upload(gateway: &Arc<Gateway>, mut request: Request) -> S3Result {
     let target = write::target(gateway, &request)?;
     let condition = WriteCondition::parse(&request.headers);
-    let document = std::mem::take(&mut request.payload).collect(xml::DOCUMENT_LEN_MAX).await?;
+    let document = request.payload.collect(xml::DOCUMENT_LEN_MAX).await?;
     let list = parse(&document)?;
     let location = location(&request);
     let locks = vec![

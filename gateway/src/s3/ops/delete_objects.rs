@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lockstep_mirror::client::{Answered, Receipt};
 use lockstep_storage::op::{DeleteObject, Mutation};
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use super::conditions::WriteCondition;
 use super::read;
 use super::write::{self, Decision};
 use crate::s3::digest::Digester;
+use crate::s3::host::KEY_LEN_MAX;
 use crate::s3::locks::{Mode, Name};
 use crate::s3::upload::Target;
 use crate::s3::xml::{self, Writer};
@@ -52,12 +53,13 @@ type Deleted = (Named, Result<Receipt, S3Error>);
 pub async fn delete_objects(gateway: &Arc<Gateway>, mut request: Request) -> S3Result {
     let target = write::target(gateway, &request)?;
     let expected = Expected::parse(&request.headers)?;
-    let (document, trailers) = collect(std::mem::take(&mut request.payload)).await?;
+    let document = request.payload.collect(xml::DOCUMENT_LEN_MAX).await?;
     let mut digester = Digester::new(&expected.algorithm().into_iter().collect::<Vec<_>>());
     digester.update(&document);
-    expected.verify(&digester.finish(), &trailers)?;
+    expected.verify(&digester.finish(), request.payload.trailers())?;
     let delete: Delete = xml::parse(&document)?;
-    if delete.objects.is_empty() || delete.objects.len() > KEYS_MAX {
+    let nameless = delete.objects.iter().any(|named| named.key.is_empty());
+    if nameless || delete.objects.is_empty() || delete.objects.len() > KEYS_MAX {
         return Err(Code::MalformedXML.into());
     }
     let quiet = delete.quiet.is_some_and(|quiet| quiet.trim().eq_ignore_ascii_case("true"));
@@ -90,19 +92,10 @@ pub async fn delete_objects(gateway: &Arc<Gateway>, mut request: Request) -> S3R
     Ok(response)
 }
 
-/// The document, and the headers after it: `Payload::collect` would forget those.
-async fn collect(mut payload: crate::s3::payload::Payload) -> Result<(Vec<u8>, HeaderMap), S3Error> {
-    let mut document = Vec::new();
-    while let Some(piece) = payload.next().await? {
-        if document.len() + piece.len() > xml::DOCUMENT_LEN_MAX {
-            return Err(Code::MalformedXML.into());
-        }
-        document.extend_from_slice(&piece);
-    }
-    Ok((document, payload.trailers().clone()))
-}
-
 async fn delete_one(gateway: &Gateway, target: &Target, bucket: &str, named: Named) -> Deleted {
+    if named.key.len() > KEY_LEN_MAX {
+        return (named, Err(Code::KeyTooLongError.into()));
+    }
     if named.version_id.as_deref().is_some_and(|id| !id.is_empty() && id != "null") {
         return (named, Err(Code::NoSuchVersion.into()));
     }
