@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::OriginEntry;
 
@@ -147,6 +147,15 @@ impl Stream {
     pub(super) fn set(&mut self, state: StreamState, reason: String) {
         self.state = state;
         self.reason = reason;
+    }
+
+    /// Why a restarted source takes no writes, and what an operator can do about it.
+    fn why_unsettled(&self, origin: &Origin, reason: &str) -> String {
+        let way_out = match self.plan.policy {
+            Policy::Strict => String::new(),
+            Policy::Sync | Policy::Async => format!("; 'lockstep resume {origin} --alone' takes writes without it"),
+        };
+        format!("restarted, and the mirror may have been promoted meanwhile; no link: {reason}{way_out}")
     }
 
     /// Keeps records that were just placed for sending.
@@ -306,11 +315,13 @@ impl Log {
             _ => before,
         };
         let first = stream.attempts <= 1;
-        if stream.state != StreamState::Fenced && stream.state != StreamState::Paused {
+        if next == StreamState::Unsettled {
+            stream.reason = stream.why_unsettled(&origin, reason);
+        } else if stream.state != StreamState::Fenced && stream.state != StreamState::Paused {
             stream.set(next, format!("no link: {reason}"));
         }
         if next != before || first {
-            cx.note(&origin, format!("link lost ({reason}); state {next:?}"));
+            cx.note(&origin, format!("link lost ({reason}); state {next}"));
         }
         self.abandon_point(cx);
     }
@@ -673,7 +684,7 @@ impl Log {
             return cx.reply_error(ticket, format!("this node is not the source of a mirrored {origin}"));
         };
         if stream.state == StreamState::Fenced || stream.state == StreamState::Unsettled {
-            return cx.reply_error(ticket, format!("{origin} is {:?}: {}", stream.state, stream.reason));
+            return cx.reply_error(ticket, format!("{origin} is {}: {}", stream.state, stream.reason));
         }
         let sync = stream.plan.policy == Policy::Sync;
         let alone = stream.alone;
@@ -704,7 +715,7 @@ impl Log {
                 return cx.reply_error(ticket, "policy strict never answers alone; change the policy first");
             }
             if state != StreamState::Unsettled {
-                return cx.reply_error(ticket, format!("{origin} is not waiting for its mirror: it is {state:?}"));
+                return cx.reply_error(ticket, format!("{origin} is not waiting for its mirror: it is {state}"));
             }
             self.drop_connection("resumed alone", cx);
             self.raise(cx);
