@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body as HttpBody;
@@ -22,7 +22,9 @@ use http_body::{Frame, SizeHint};
 use lockstep_storage::id::Origin;
 use lockstep_storage::op::AccessKey;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::classify::ServerErrorsFailureClass;
 use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use super::Gateway;
 use super::auth::{Claim, Head, PresignedQuery, Signer, now_s};
@@ -51,8 +53,15 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .fallback(answer)
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().on_failure(log_failure))
         .with_state(gateway)
+}
+
+/// A refusal with 503 is the answer of a state that was logged when it began: a line for each would bury it.
+fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
+    if !matches!(failure, ServerErrorsFailureClass::StatusCode(StatusCode::SERVICE_UNAVAILABLE)) {
+        tracing::error!(%failure, ?latency, "a request failed");
+    }
 }
 
 /// Answers a request. Never fails: what goes wrong is an answer too.
