@@ -1,0 +1,132 @@
+//! The source is killed under load. Its destination is promoted; or it comes back, with its destination there, or without
+//! it, and then waits or is told to go on alone.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lockstep_gateway::demo::{RoundOptions, round};
+
+use super::figures::Figures;
+use super::scene::{ORIGIN, Options, PATIENCE, Scene};
+
+/// A is killed, B promoted: everything acknowledged is at B.
+///
+/// # Errors
+/// When a step fails.
+pub async fn killed_and_promoted(options: &Options) -> Result<Figures, String> {
+    let round_options = RoundOptions {
+        program: options.program.clone(),
+        root: options.root.clone(),
+        stream: options.stream.clone(),
+        writers: options.writers,
+        mix: options.mix,
+        objects: options.objects,
+        load: options.load,
+        seed: options.seed,
+        talk: false,
+    };
+    let (outcome, _b) = round(&round_options).await?;
+    let mut figures = Figures { counts: outcome.counts, ..Figures::default() };
+    figures.time("promote", outcome.promote);
+    figures.time("first read", outcome.first_read);
+    figures.remarks.push(outcome.verdict.clone());
+    let verdict = if options.is_strict() { "proved" } else { "in_sync_at_last_contact" };
+    figures.check(outcome.verdict == verdict, format!("the verdict is {}, not {verdict}", outcome.verdict));
+    figures.check(outcome.counts.local == 0, format!("{} writes were answered alone", outcome.counts.local));
+    figures.add("site-b", outcome.read_back);
+    Ok(figures)
+}
+
+/// A is killed and comes back while B runs: it settles by itself.
+///
+/// # Errors
+/// When a step fails.
+pub async fn killed(options: &Options) -> Result<Figures, String> {
+    let mut scene = Scene::open(options, false).await?;
+    kill_source(&mut scene).await?;
+    scene.pair.a.start()?;
+    let settled = scene.pair.a.wait_for(ORIGIN, "in_sync", PATIENCE).await?;
+    scene.figures.time("in sync again", settled);
+    scene.compare().await?;
+    go_on(&mut scene, options).await?;
+    Ok(scene.close())
+}
+
+/// Both are killed, in any order, and A comes back first: it takes no writes until B is back or, where `alone`, until an
+/// operator lets it. Under `strict` no operator can.
+///
+/// # Errors
+/// When a step fails.
+pub async fn killed_with_its_destination(options: &Options, alone: bool) -> Result<Figures, String> {
+    let mut scene = Scene::open(options, false).await?;
+    let destination_first = scene.random.below(2) == 0;
+    if destination_first {
+        let running = scene.write();
+        scene.some_load(&running).await?;
+        scene.pair.b.kill();
+        // Shorter than any link timeout: A is still waiting for B.
+        scene.moment(Duration::ZERO, Duration::from_millis(200)).await;
+        scene.pair.a.kill();
+        scene.rest(running).await?;
+    } else {
+        kill_source(&mut scene).await?;
+        scene.pair.b.kill();
+    }
+    scene.pair.a.start()?;
+    scene.pair.a.wait_for(ORIGIN, "unsettled", PATIENCE).await?;
+    let way_out = if options.is_strict() { "" } else { "resume site-a --alone" };
+    expect_refusal(&mut scene, way_out).await?;
+    if alone && options.is_strict() {
+        let refused = scene.pair.a.operate(&["resume", ORIGIN, "--alone"]).await;
+        let right = refused.as_ref().is_err_and(|sentence| sentence.contains("strict"));
+        scene.figures.check(right, format!("resume --alone under strict: {refused:?}"));
+        expect_refusal(&mut scene, "").await?;
+    } else if alone {
+        write_alone(&mut scene, options).await?;
+    }
+    let connects = scene.connects().await?;
+    let began = Instant::now();
+    scene.pair.b.start()?;
+    scene.back_in_sync(connects).await?;
+    scene.figures.time("in sync again", began.elapsed());
+    scene.compare().await?;
+    go_on(&mut scene, options).await?;
+    Ok(scene.close())
+}
+
+async fn kill_source(scene: &mut Scene) -> Result<(), String> {
+    let running = scene.write();
+    scene.some_load(&running).await?;
+    let ran = scene.pair.a.kill();
+    scene.figures.check(ran, "site-a had stopped by itself");
+    scene.rest(running).await
+}
+
+/// A refuses a write, in a sentence with `words` in it.
+async fn expect_refusal(scene: &mut Scene, words: &str) -> Result<(), String> {
+    let refusal = scene.refusal().await?;
+    let right = refusal.as_ref().is_some_and(|text| text.contains(words));
+    scene.figures.check(right, format!("an unsettled source says {refusal:?} to a write"));
+    Ok(())
+}
+
+/// The operator lets A go on: its answers say that only it has the writes.
+async fn write_alone(scene: &mut Scene, options: &Options) -> Result<(), String> {
+    scene.pair.a.operate(&["resume", ORIGIN, "--alone"]).await?;
+    let running = scene.write();
+    scene.until(&running, "answers of A alone", |p| p.local.load(Ordering::Relaxed) > 20).await?;
+    scene.moment(options.load / 4, options.load / 2).await;
+    scene.rest(running).await
+}
+
+/// The pair works as before: more load, and both are equal again.
+async fn go_on(scene: &mut Scene, options: &Options) -> Result<(), String> {
+    let (writes, local) = (scene.ledger.counts.writes, scene.ledger.counts.local);
+    let running = scene.write();
+    scene.moment(options.load / 4, options.load / 2).await;
+    scene.rest(running).await?;
+    let counts = scene.ledger.counts;
+    scene.figures.check(counts.writes > writes, "no write is taken after the return");
+    scene.figures.check(counts.local == local, "writes are answered alone after the return");
+    scene.compare().await
+}
