@@ -33,17 +33,20 @@ pub enum Kind {
     Both,
     /// Both are killed; the source comes back and is told to go on alone.
     Alone,
+    /// The destination is killed, later the source too, which comes back first and goes on alone by itself. Not `strict`.
+    OutOfSync,
     /// The link is cut, one way or both, and heals.
     Cut,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 6] = [
+pub const KINDS: [(&str, Kind); 7] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
     ("both", Kind::Both),
     ("alone", Kind::Alone),
+    ("out-of-sync", Kind::OutOfSync),
     ("cut", Kind::Cut),
 ];
 
@@ -74,6 +77,7 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Source => source::killed(options).await,
         Kind::Both => source::killed_with_its_destination(options, false).await,
         Kind::Alone => source::killed_with_its_destination(options, true).await,
+        Kind::OutOfSync => source::killed_out_of_sync(options).await,
         Kind::Cut => link::cut(options).await,
     }
 }

@@ -82,6 +82,12 @@ async fn a_source_never_goes_on_alone_under_strict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_out_of_sync_goes_on_by_itself() {
+    let figures = short(Kind::OutOfSync, "sync").await;
+    assert!(figures.counts.local > 0, "nothing was written alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_link_heals_under_sync() {
     let figures = short(Kind::Cut, "sync").await;
     assert!(figures.counts.local > 0, "nothing was answered alone");

@@ -30,5 +30,5 @@ pub async fn killed(options: &Options) -> Result<Figures, String> {
         scene.figures.check(counts.local == 0, format!("{} writes answered alone under strict", counts.local));
     }
     scene.compare().await?;
-    Ok(scene.close())
+    scene.close()
 }

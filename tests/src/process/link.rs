@@ -51,7 +51,7 @@ pub async fn cut(options: &Options) -> Result<Figures, String> {
     if options.is_strict() {
         promote_while_cut(&mut scene, options).await?;
     }
-    Ok(scene.close())
+    scene.close()
 }
 
 fn wire(scene: &Scene, wire: Wire) {

@@ -21,6 +21,8 @@ use super::proxy::Proxy;
 pub const ORIGIN: &str = "site-a";
 /// Longest time for a state to be reached that is sure to come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Lines that a site may log in a round: some for each start, each connection and each change of state.
+const LOG_LINES_MAX: usize = 150;
 /// Time between two looks at something that is waited for.
 const POLL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -212,10 +214,21 @@ impl Scene {
         Ok(Some(text))
     }
 
-    /// The round is over.
-    #[must_use]
-    pub fn close(mut self) -> Figures {
+    /// The round is over. Whoever reads the logs later must find what happened in them: whole lines for people, and not one
+    /// for every request that was refused.
+    ///
+    /// # Errors
+    /// When a log cannot be read.
+    pub fn close(mut self) -> Result<Figures, String> {
         self.figures.counts = self.ledger.counts;
-        self.figures
+        for site in [&self.pair.a, &self.pair.b] {
+            let log = std::fs::read_to_string(&site.log).map_err(|error| error.to_string())?;
+            let lines = log.lines().count();
+            self.figures.check(lines <= LOG_LINES_MAX, format!("{} logged {lines} lines", site.name));
+            self.figures.check(!log.contains('\x1b'), format!("the log of {} has colour codes", site.name));
+            let alarm = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
+            self.figures.check(alarm.is_none(), format!("{} logged: {}", site.name, alarm.unwrap_or_default()));
+        }
+        Ok(self.figures)
     }
 }

@@ -49,7 +49,7 @@ pub async fn killed(options: &Options) -> Result<Figures, String> {
     scene.figures.time("in sync again", settled);
     scene.compare().await?;
     go_on(&mut scene, options).await?;
-    Ok(scene.close())
+    scene.close()
 }
 
 /// Both are killed, in any order, and A comes back first: it takes no writes until B is back or, where `alone`, until an
@@ -91,7 +91,41 @@ pub async fn killed_with_its_destination(options: &Options, alone: bool) -> Resu
     scene.figures.time("in sync again", began.elapsed());
     scene.compare().await?;
     go_on(&mut scene, options).await?;
-    Ok(scene.close())
+    scene.close()
+}
+
+/// B is killed and A goes on alone, as `sync` lets it; then A is killed too and comes back first: it was out of sync before,
+/// so it takes writes at once, and says that only it has them.
+///
+/// # Errors
+/// When a step fails.
+pub async fn killed_out_of_sync(options: &Options) -> Result<Figures, String> {
+    let mut scene = Scene::open(options, false).await?;
+    let running = scene.write();
+    scene.some_load(&running).await?;
+    scene.pair.b.kill();
+    scene.until(&running, "answers of A alone", |p| p.local.load(Ordering::Relaxed) > 20).await?;
+    scene.moment(Duration::ZERO, options.load / 2).await;
+    let ran = scene.pair.a.kill();
+    scene.figures.check(ran, "site-a had stopped by itself");
+    scene.rest(running).await?;
+    scene.pair.a.start()?;
+    scene.pair.a.wait_for(ORIGIN, "out_of_sync", PATIENCE).await?;
+    let refusal = scene.refusal().await?;
+    scene.figures.check(refusal.is_none(), format!("a source that was out of sync says {refusal:?} to a write"));
+    let local = scene.ledger.counts.local;
+    let running = scene.write();
+    scene.moment(options.load / 4, options.load / 2).await;
+    scene.rest(running).await?;
+    scene.figures.check(scene.ledger.counts.local > local, "no write was answered alone after the return");
+    let connects = scene.connects().await?;
+    let began = Instant::now();
+    scene.pair.b.start()?;
+    scene.back_in_sync(connects).await?;
+    scene.figures.time("in sync again", began.elapsed());
+    scene.compare().await?;
+    go_on(&mut scene, options).await?;
+    scene.close()
 }
 
 async fn kill_source(scene: &mut Scene) -> Result<(), String> {
