@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`proxy`]: the link, as something that can be cut, healed and delayed.
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
-//! - [`source`], [`destination`], [`link`]: what fails in a round.
+//! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other.
 //! - [`figures`]: what a round found.
 
 pub mod destination;
@@ -13,6 +13,7 @@ pub mod link;
 pub mod proxy;
 pub mod scene;
 pub mod source;
+pub mod storm;
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,10 +38,12 @@ pub enum Kind {
     OutOfSync,
     /// The link is cut, one way or both, and heals.
     Cut,
+    /// Kills and cuts one after the other.
+    Storm,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 7] = [
+pub const KINDS: [(&str, Kind); 8] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -48,6 +51,7 @@ pub const KINDS: [(&str, Kind); 7] = [
     ("alone", Kind::Alone),
     ("out-of-sync", Kind::OutOfSync),
     ("cut", Kind::Cut),
+    ("storm", Kind::Storm),
 ];
 
 impl fmt::Display for Kind {
@@ -79,5 +83,6 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Alone => source::killed_with_its_destination(options, true).await,
         Kind::OutOfSync => source::killed_out_of_sync(options).await,
         Kind::Cut => link::cut(options).await,
+        Kind::Storm => storm::storm(options).await,
     }
 }

@@ -98,3 +98,13 @@ async fn nothing_is_acknowledged_behind_a_cut_under_strict() {
     let figures = short(Kind::Cut, "strict").await;
     assert!(figures.counts.refused + figures.counts.unknown > 0, "nothing was refused");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_after_the_other_under_sync() {
+    short(Kind::Storm, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_after_the_other_under_strict() {
+    short(Kind::Storm, "strict").await;
+}

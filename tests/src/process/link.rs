@@ -12,7 +12,8 @@ use super::proxy::Wire;
 use super::scene::{ORIGIN, Options, PATIENCE, Scene};
 
 /// The ways to cut, with their names.
-const CUTS: [(&str, bool, bool); 3] = [("both ways", false, false), ("to B", false, true), ("to A", true, false)];
+pub(super) const CUTS: [(&str, bool, bool); 3] =
+    [("both ways", false, false), ("to B", false, true), ("to A", true, false)];
 
 /// One cut that heals; under `strict` a second one, in which B is promoted while A still runs.
 ///
@@ -54,7 +55,8 @@ pub async fn cut(options: &Options) -> Result<Figures, String> {
     scene.close()
 }
 
-fn wire(scene: &Scene, wire: Wire) {
+/// Makes the link so.
+pub(super) fn wire(scene: &Scene, wire: Wire) {
     if let Some(proxy) = &scene.proxy {
         proxy.set(wire);
     }
