@@ -68,6 +68,8 @@ pub(super) struct Stream {
     pub(super) unacked: Ages,
     /// In sync when the destination has this.
     closing_at: Seq,
+    /// In sync, and the destination may not know it: the connection that would have told it is gone.
+    untold: bool,
     /// A degradation is being stored.
     degrading: bool,
     /// Where the destination is ahead: its last record, which this node takes over before anything else.
@@ -108,6 +110,7 @@ impl Stream {
             window_bytes: 0,
             unacked: Ages::default(),
             closing_at: Seq::ZERO,
+            untold: false,
             degrading: false,
             adopting: None,
             last_sent_ms: now.mono_ms,
@@ -483,6 +486,10 @@ impl Log {
         stream.unacked.pop(has);
         let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
+        if stream.state == StreamState::InSync && !stream.alone {
+            stream.untold = true;
+            stream.closing_at = last;
+        }
         if !(waits && !stream.alone) {
             // With the in-sync mark durable nothing was ever answered alone: acks are waited for from now on.
             let strict_mark = in_sync && stream.plan.policy != Policy::Async;
@@ -534,6 +541,13 @@ impl Log {
             stream.unacked.restart(now_ms);
             stream.set(StreamState::Closing, "writes wait for the mirror again".into());
         }
+        if stream.state == StreamState::InSync && stream.untold && stream.peer.persisted >= stream.closing_at {
+            stream.untold = false;
+            if let Some(connection) = stream.up() {
+                self.send(connection, Message::SetInSync(true), cx);
+            }
+            return;
+        }
         if stream.state == StreamState::Closing && stream.peer.persisted >= stream.closing_at {
             let waiting = self.after.iter().any(|(_, what)| *what == After::InSync);
             if !waiting {
@@ -550,6 +564,7 @@ impl Log {
             return;
         }
         stream.set(StreamState::InSync, "the mirror has every committed record".into());
+        stream.untold = false;
         let connection = stream.up();
         cx.note(&self.origin.clone(), "in sync");
         if let Some(connection) = connection {

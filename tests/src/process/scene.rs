@@ -180,6 +180,8 @@ impl Scene {
     pub async fn compare(&mut self) -> Result<(), String> {
         let (a, b) = (&self.pair.a, &self.pair.b);
         a.wait_for(ORIGIN, "in_sync", PATIENCE).await?;
+        // A promote at B would be refused, were B not to know it.
+        b.wait_for(ORIGIN, "in_sync", PATIENCE).await?;
         a.operate(&["sync"]).await?;
         let token = b.token_file().display().to_string();
         let words = ["verify", ORIGIN, "--deep", "--with", &b.admin, "--with-token-file", &token];
