@@ -12,7 +12,7 @@ SEEDS ?= 500
 help:
 	@echo "make demo    two sites on this machine: writes, a killed source, promote, every object read back"
 	@echo "make test    every test"
-	@echo "make check   format, lints, documentation"
+	@echo "make check   format, lints, documentation, licences"
 	@echo "make sim     replay one simulated history: SEED=n"
 
 setup:
@@ -30,9 +30,9 @@ test: setup
 
 check: setup
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets
-	cargo doc --release --locked --no-deps --workspace
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --workspace
+	@bash scripts/deny.sh
 
 sim: setup
 	cargo run --release --locked -p lockstep-tests --bin sim -- --seed $(SEED) --trace

@@ -35,8 +35,8 @@ pub struct Target {
     /// Admin address of the node
     #[arg(long, global = true, env = "LOCKSTEP_ADMIN", default_value = "http://127.0.0.1:9001", value_name = "URL")]
     pub admin: String,
-    /// File with the admin token [default: admin.token in LOCKSTEP_DATA_DIR, ./lockstep-data or /var/lib/lockstep];
-    /// the token itself may be in LOCKSTEP_ADMIN_TOKEN
+    /// File with the admin token [default: admin.token in `LOCKSTEP_DATA_DIR`, ./lockstep-data or /var/lib/lockstep];
+    /// the token itself may be in `LOCKSTEP_ADMIN_TOKEN`
     #[arg(long, global = true, env = "LOCKSTEP_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }

@@ -133,7 +133,7 @@ async fn open(config: &Config) -> Result<Runtime, String> {
     let tokio = tokio::runtime::Handle::current();
     let opened = tokio::task::spawn_blocking(move || {
         let mut said = Instant::now();
-        Runtime::open(options, &tokio, &mut |zeroed| {
+        Runtime::open(&options, &tokio, &mut |zeroed| {
             if said.elapsed() >= Duration::from_secs(1) {
                 said = Instant::now();
                 tracing::info!("preparing the NVRAM region: {} MiB", zeroed >> 20);

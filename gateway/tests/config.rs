@@ -6,12 +6,12 @@ use lockstep_gateway::config::{Config, Persist, effective};
 use lockstep_mirror::plan::{AckLevel, Policy};
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("mirror.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
-    std::fs::write(dir.path().join("ak"), "FILEKEY\n").unwrap();
-    std::fs::write(dir.path().join("sk"), "file-secret\n").unwrap();
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("mirror.key"), "0123456789abcdef0123456789abcdef\n").expect("is written");
+    std::fs::write(dir.path().join("ak"), "FILEKEY\n").expect("is written");
+    std::fs::write(dir.path().join("sk"), "file-secret\n").expect("is written");
     let path = dir.path().join("lockstep.toml");
-    std::fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).unwrap();
+    std::fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).expect("is written");
     let environment: Vec<_> = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     Config::load(Some(&path), &environment).map_err(|error| error.to_string())
 }

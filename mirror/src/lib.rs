@@ -12,10 +12,12 @@
 
 pub mod client;
 pub mod event;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the link is sockets, timeouts and a nonce")]
 pub mod link;
 pub mod message;
 pub mod node;
 pub mod plan;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the runtime is the threads and the clock")]
 pub mod runtime;
 pub mod start;
 pub mod status;

@@ -124,7 +124,7 @@ impl Node {
                 StoredRole::Destination => Side::Destination(Box::new(Destination::new(now))),
                 role => Side::Source(Box::new(Source::open(&own, entry, role, recovered, now))),
             };
-            logs.push(Log::open(own, entry, recovered, side, plan.record_len_max));
+            logs.push(Log::open(entry, recovered, side, plan.record_len_max));
         }
         let store = Store::new(superblock, counter);
         let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };

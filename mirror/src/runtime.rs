@@ -94,7 +94,7 @@ impl Runtime {
     /// # Errors
     /// When a file, the region, an engine or the plan says no.
     pub fn open(
-        options: RuntimeOptions,
+        options: &RuntimeOptions,
         tokio: &tokio::runtime::Handle,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, OpenError> {
@@ -112,7 +112,7 @@ impl Runtime {
     }
 
     fn spawn(
-        options: RuntimeOptions,
+        options: &RuntimeOptions,
         started: Started,
         nvram: FileNvram,
         clock: Clock,

@@ -1,6 +1,8 @@
 //! Two links in one process: everything arrives in order, everyone who should not open a stream is refused, and whatever
 //! becomes of one end, the other one hears of it.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "two ends of a link on real sockets")]
+
 #[path = "link/raw.rs"]
 mod raw;
 #[path = "link/support.rs"]

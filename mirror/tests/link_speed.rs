@@ -1,6 +1,8 @@
 //! Much through one stream: all of it arrives, in order and sound. The figures are printed, not judged: see them with
 //! `cargo test --release -p lockstep-mirror --test link_speed -- --nocapture`.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "two ends of a link on real sockets")]
+
 #[path = "link/support.rs"]
 mod support;
 

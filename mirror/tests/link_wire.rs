@@ -108,7 +108,10 @@ fn reseal(bytes: &mut [u8], covered: usize) {
 #[test]
 fn golden_bytes() {
     let golden = include_str!("link_wire.golden");
-    let hex = |m: &Message| bytes(std::slice::from_ref(m)).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hex = |m: &Message| {
+        let digits: Vec<String> = bytes(std::slice::from_ref(m)).iter().map(|b| format!("{b:02x}")).collect();
+        digits.concat()
+    };
     let made = one_of_each().iter().map(hex).collect::<Vec<_>>();
     assert_eq!(made.join("\n"), golden.trim_end());
 }

@@ -11,6 +11,9 @@
 //!
 //! Everything here is synchronous: no clock, no randomness, no threads, no sockets.
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("offsets in a region and lengths in memory are 64 bits wide");
+
 pub mod id;
 pub mod image;
 pub mod nvram;

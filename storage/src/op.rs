@@ -366,7 +366,7 @@ pub struct BeginEpoch {
 
 /// One logical mutation.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "each variant is named after what it holds")]
 pub enum Mutation {
     #[prost(message, tag = "1")]
     Data(Data),

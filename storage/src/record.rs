@@ -393,11 +393,10 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let golden = "4c535231030058008e2a3b2f";
+        let golden = [0x4c, 0x53, 0x52, 0x31, 0x03, 0x00, 0x58, 0x00];
         let made = bytes(&record(b"hi"));
         assert_eq!(made.len(), HEADER_LEN + 8 + 2);
-        let hex: String = made[..8].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, golden[..16]);
+        assert_eq!(made[..8], golden);
         assert_eq!(&made[HEADER_LEN..], b"\x1a\x06\x0a\x01b\x12\x01khi");
     }
 

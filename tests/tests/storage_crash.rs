@@ -137,14 +137,13 @@ impl Site {
     /// What a node does at its start, and what must then be true.
     fn start(&mut self) -> Result<(Superblock, u64, Recovered), Frozen> {
         let loaded = Superblock::load(&mut self.nvram).expect("a crash leaves one sound copy or an unused region");
-        let (mut superblock, mut counter) = match loaded {
-            Some(found) => found,
-            None => {
-                assert_eq!(self.durable, 0, "records are durable, the superblock is not");
-                let fresh = fresh_superblock(&self.origin, self.extent);
-                self.store(&fresh, &mut 0)?;
-                (fresh, 1)
-            }
+        let (mut superblock, mut counter) = if let Some(found) = loaded {
+            found
+        } else {
+            assert_eq!(self.durable, 0, "records are durable, the superblock is not");
+            let fresh = fresh_superblock(&self.origin, self.extent);
+            self.store(&fresh, &mut 0)?;
+            (fresh, 1)
         };
         let floor = superblock.origins[0].generation_floor;
         let recovered = self.recover(floor).unwrap_or_else(|error| panic!("a crash is not corruption: {error}"));
@@ -451,7 +450,7 @@ fn a_torn_first_superblock_leaves_an_unused_region() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
         let mut device = SimNvram::new(PARTITIONS_AT);
-        device.write(offset, &[bytes.clone()]).expect("in the region");
+        device.write(offset, std::slice::from_ref(&bytes)).expect("in the region");
         let mut kept = 0;
         device.crash(&mut || {
             kept += u64::from(random.chance(50));

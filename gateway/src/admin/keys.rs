@@ -59,7 +59,7 @@ pub struct KeyView {
 
 pub(super) async fn list_users(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> AdminResult {
     let origin = origin(&admin, query_value(query.as_deref(), "origin"))?;
-    let users = read(&admin, &origin, |view| view.users()).await?;
+    let users = read(&admin, &origin, View::users).await?;
     let users: Vec<UserView> = users
         .into_iter()
         .map(|(name, user)| UserView {
@@ -107,7 +107,7 @@ pub(super) async fn remove_user(State(admin): State<Arc<Admin>>, RawQuery(query)
 
 pub(super) async fn list_keys(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> AdminResult {
     let origin = origin(&admin, query_value(query.as_deref(), "origin"))?;
-    let keys = read(&admin, &origin, |view| view.access_keys()).await?;
+    let keys = read(&admin, &origin, View::access_keys).await?;
     let keys: Vec<KeyView> = keys
         .into_iter()
         .map(|(access_key, key)| KeyView {

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use lockstep_mirror::status::{OriginStatus, Status};
+use lockstep_storage::image::Image;
 
 use super::status::{policy_name, role_name};
 use super::{Admin, wall_ms};
@@ -129,7 +130,8 @@ fn streams(status: &Status, now_ms: u64, out: &mut String) {
 fn engines(admin: &Admin, status: &Status, out: &mut String) {
     head(out, "lockstep_engine", "gauge", "The storage engine's own figures, by name");
     for origin in &status.origins {
-        for (figure, value) in admin.client.image(&origin.origin).map(|image| image.figures()).unwrap_or_default() {
+        let image = admin.client.image(&origin.origin);
+        for (figure, value) in image.map(Image::figures).unwrap_or_default() {
             line(out, &format!("lockstep_engine{{origin=\"{}\",figure=\"{figure}\"}}", origin.origin), value);
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Answers go to stdout: a sentence and figures for people, the node's JSON with `--json`.
 
+use std::fmt::Write;
+
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
@@ -156,10 +158,10 @@ async fn report(client: &AdminClient, path: &str, body: Value, json: bool) -> Re
     let report: ReportView = parsed(value)?;
     let mut text = format!("{}\n", report.text.trim_end());
     if let Some(verdict) = report.verdict {
-        text += &format!("verdict: {verdict}\n");
+        let _infallible = writeln!(text, "verdict: {verdict}");
     }
     if let (Some(epoch), Some(seq)) = (report.epoch, report.seq) {
-        text += &format!("epoch {epoch}, seq {seq}\n");
+        let _infallible = writeln!(text, "epoch {epoch}, seq {seq}");
     }
     Ok(text)
 }
@@ -192,7 +194,8 @@ async fn users(command: UserCommand, client: &AdminClient) -> Result<String, Str
                 return Ok(pretty(&value));
             }
             let users: Vec<UserView> = parsed(value)?;
-            Ok(users.iter().map(|user| format!("{}\t{}\t{}\n", user.name, user.display_name, user.email)).collect())
+            let row = |user: &UserView| format!("{}\t{}\t{}", user.name, user.display_name, user.email);
+            Ok(lines(users.iter().map(row)))
         }
         UserCommand::Remove { name, common } => {
             let value = client.call(Method::DELETE, &common.query("/v1/users", &[("name", &name)]), None).await?;
@@ -219,10 +222,8 @@ async fn keys(command: KeyCommand, client: &AdminClient) -> Result<String, Strin
                 return Ok(pretty(&value));
             }
             let keys: Vec<KeyView> = parsed(value)?;
-            Ok(keys
-                .iter()
-                .map(|key| format!("{}\t{}\n", key.access_key.as_deref().unwrap_or_default(), key.user))
-                .collect())
+            let row = |key: &KeyView| format!("{}\t{}", key.access_key.as_deref().unwrap_or_default(), key.user);
+            Ok(lines(keys.iter().map(row)))
         }
         KeyCommand::Remove { access_key, common } => {
             let path = common.query("/v1/keys", &[("access_key", &access_key)]);
@@ -234,6 +235,11 @@ async fn keys(command: KeyCommand, client: &AdminClient) -> Result<String, Strin
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| format!("the node's answer is not understood: {error}"))
+}
+
+/// Each with an end of line.
+fn lines(rows: impl Iterator<Item = String>) -> String {
+    rows.flat_map(|row| [row, "\n".to_owned()]).collect()
 }
 
 fn pretty(value: &Value) -> String {

@@ -73,7 +73,7 @@ impl FromStr for Span {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = SIZE_UNITS[..4].iter().find(|(_, factor)| self.0 > 0 && self.0 % factor == 0);
+        let unit = SIZE_UNITS[..4].iter().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
         let (name, factor) = unit.copied().unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / factor)
     }

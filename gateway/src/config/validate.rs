@@ -259,8 +259,8 @@ fn domains(file: &File, plan: &NodePlan) -> Checked<Vec<(String, Origin)>> {
     let mut all: Vec<(String, Origin)> = Vec::new();
     for (key, name, origin) in own.chain(mirrored) {
         let name = name.to_ascii_lowercase();
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-        if name.is_empty() || !name.bytes().all(plain) || name.starts_with('.') || name.ends_with('.') {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+        if name.is_empty() || !name.bytes().all(allowed) || name.starts_with('.') || name.ends_with('.') {
             return wrong(&key, format!("'{name}' is not a DNS name (without a port)"));
         }
         if all.iter().any(|(other, _)| *other == name) {
@@ -272,7 +272,7 @@ fn domains(file: &File, plan: &NodePlan) -> Checked<Vec<(String, Origin)>> {
 }
 
 fn memory_plan(given: &mut Memory, sources: usize) -> Checked<MemoryPlan> {
-    let mut at_least = |key: &str, size: &mut Option<Size>, default: u64, least: u64| {
+    let at_least = |key: &str, size: &mut Option<Size>, default: u64, least: u64| {
         let size = *size.get_or_insert(Size(default));
         if size.0 < least { wrong(key, format!("{size} is too small, at least {}", Size(least))) } else { Ok(size.0) }
     };

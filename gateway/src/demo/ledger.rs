@@ -23,7 +23,7 @@ impl Content {
         let mut random = Random::new(self.seed);
         let mut out = Vec::with_capacity(self.len + 8);
         while out.len() < self.len {
-            out.extend_from_slice(&random.next().to_le_bytes());
+            out.extend_from_slice(&random.draw().to_le_bytes());
         }
         out.truncate(self.len);
         out.into()

@@ -33,7 +33,7 @@ impl Random {
     }
 
     /// The next number (splitmix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -43,7 +43,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 }
 
@@ -212,7 +212,7 @@ impl Writer {
     async fn operate(&mut self) {
         let mix = self.load.mix;
         let any = self.name();
-        let content = Content { seed: self.random.next(), len: mix.size(&mut self.random) };
+        let content = Content { seed: self.random.draw(), len: mix.size(&mut self.random) };
         let known =
             (!self.names.is_empty()).then(|| self.names[self.random.below(self.names.len() as u64) as usize].clone());
         let what = self.random.below(1000);

@@ -168,7 +168,9 @@ impl Algorithm {
         }
         if of == ChecksumType::Composite {
             let mut hasher = self.hasher();
-            parts.iter().for_each(|(value, _)| hasher.update(value));
+            for (value, _) in parts {
+                hasher.update(value);
+            }
             return Some(hasher.finish(self));
         }
         let crc = self.crc()?;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use lockstep_mirror::client::Refusal;
 use lockstep_storage::id::{Epoch, Seq};
 use lockstep_storage::image::ImageError;
@@ -108,7 +108,7 @@ pub struct S3Error {
     /// One sentence for people.
     pub message: String,
     /// More headers of the answer, e.g. Retry-After.
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// More elements of the error XML, in order: name and text.
     pub details: Vec<(&'static str, String)>,
     /// The record of a write whose outcome is unknown: the service makes `x-lockstep-seq` of it.
@@ -119,13 +119,13 @@ impl S3Error {
     /// An error with its own wording.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), headers: HeaderMap::new(), details: Vec::new(), logged: None }
+        Self { code, message: message.into(), headers: Vec::new(), details: Vec::new(), logged: None }
     }
 
     /// The same with one more header of the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -170,7 +170,7 @@ impl From<Refusal> for S3Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unavailable { reason, retry_after_s } => Self::unavailable(reason, retry_after_s),
-            Refusal::NotWritable { reason } => Self::unavailable(reason, ROLE_RETRY_S),
+            Refusal::NotWritable { reason } | Refusal::Gone(reason) => Self::unavailable(reason, ROLE_RETRY_S),
             Refusal::NoSpace { reason } => Self::new(Code::InsufficientStorage, reason),
             Refusal::Unknown { epoch, seq, reason } => {
                 let message = format!("The outcome of the write is unknown, it may yet become visible: {reason}");
@@ -178,7 +178,6 @@ impl From<Refusal> for S3Error {
                 error.logged = Some((epoch, seq));
                 error
             }
-            Refusal::Gone(reason) => Self::unavailable(reason, ROLE_RETRY_S),
         }
     }
 }

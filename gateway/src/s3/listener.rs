@@ -21,7 +21,7 @@ use super::{Gateway, service};
 /// Most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Longest time for a request's head, and for a connection to be idle.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+const HEAD_TIME_MAX: Duration = Duration::from_mins(1);
 /// Longest time that requests under way get when the listener ends.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes that are read from a socket at once: large pieces make a PUT cheap. It also bounds a head in HTTP/1.
@@ -37,7 +37,7 @@ const STREAMS_MAX: u32 = 256;
 /// After an error of accept (no file descriptors left, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a peer may be silent before the kernel asks whether it is still there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 
 /// Serves until `shutdown` comes, then lets requests under way finish for a bounded time.
 pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl Future<Output = ()>) {

@@ -27,7 +27,7 @@ pub use intake::Intake;
 pub use mode::{Framing, Mode, strip_content_encoding};
 
 /// How long a client may send nothing in the middle of a body.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// A request's body.
 pub struct Payload {

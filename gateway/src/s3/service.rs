@@ -204,11 +204,11 @@ fn render(error: S3Error, method: &Method, resource: &str, id: &str, origin: Opt
     };
     let headers = response.headers_mut();
     headers.extend(error.headers);
-    if let (Some((epoch, seq)), Some(origin)) = (error.logged, origin) {
-        if let Ok(value) = HeaderValue::from_str(&format!("{origin}/{epoch}/{seq}")) {
-            headers.insert(LOGGED_SEQ, value);
-            headers.insert(LOGGED_ACK, HeaderValue::from_static("local"));
-        }
+    if let (Some((epoch, seq)), Some(origin)) = (error.logged, origin)
+        && let Ok(value) = HeaderValue::from_str(&format!("{origin}/{epoch}/{seq}"))
+    {
+        headers.insert(LOGGED_SEQ, value);
+        headers.insert(LOGGED_ACK, HeaderValue::from_static("local"));
     }
     response
 }

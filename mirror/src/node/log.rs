@@ -18,7 +18,6 @@ use super::source::Source;
 use crate::client::{OriginState, Role};
 use crate::event::{Connection, Effect};
 use crate::message::Message;
-use crate::plan::OriginPlan;
 
 /// Most bytes of records in one batch: what the device writes well in one go.
 pub(super) const BATCH_LEN_MAX: usize = 8 << 20;
@@ -101,7 +100,6 @@ pub(super) enum Side {
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) origin: Origin,
-    pub(super) plan: OriginPlan,
     pub(super) partition: Partition,
     /// The last record that has its place in the partition, durable or not.
     pub(super) last: Position,
@@ -129,18 +127,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn open(
-        plan: OriginPlan,
-        entry: &OriginEntry,
-        recovered: &Recovered,
-        side: Side,
-        record_len_max: usize,
-    ) -> Self {
+    pub(super) fn open(entry: &OriginEntry, recovered: &Recovered, side: Side, record_len_max: usize) -> Self {
         let progress = recovered.progress;
         let generation = recovered.generation.max(entry.generation_floor);
         Self {
             origin: entry.origin.clone(),
-            plan,
             partition: Partition::new(entry.origin.node_id(), entry.partition, generation),
             last: progress.appended,
             time_ms: recovered.time_ms,

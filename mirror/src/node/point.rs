@@ -7,6 +7,7 @@ use lockstep_storage::id::Seq;
 
 use super::Context;
 use super::log::{Log, Side};
+use super::stream::Stream;
 use crate::event::{Effect, Now, Ticket};
 use crate::message::Message;
 
@@ -118,7 +119,7 @@ impl Log {
     pub(super) fn point_progress(&mut self, cx: &mut Context) {
         let (applied, flushed) = (self.applied.seq, self.flushed.applied.seq);
         let Side::Source(source) = &mut self.side else { return };
-        let up = source.stream.as_ref().and_then(|stream| stream.up());
+        let up = source.stream.as_ref().and_then(Stream::up);
         let mirrored = source.stream.is_some();
         let Some(point) = &mut source.points.current else { return };
         if !point.local {

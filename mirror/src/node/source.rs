@@ -175,7 +175,7 @@ impl Log {
 
     /// Admits a client's write, or refuses it without effect.
     pub(super) fn submit(&mut self, ticket: Ticket, draft: Draft, require: Option<AckLevel>, cx: &mut Context) {
-        if let Err(refusal) = self.admit(&draft, require, cx) {
+        if let Err(refusal) = self.admit(&draft, require) {
             return cx.refuse(ticket, refusal);
         }
         let source = self.source();
@@ -186,7 +186,7 @@ impl Log {
         }
     }
 
-    fn admit(&mut self, draft: &Draft, require: Option<AckLevel>, cx: &Context) -> Result<(), Refusal> {
+    fn admit(&self, draft: &Draft, require: Option<AckLevel>) -> Result<(), Refusal> {
         let (origin, full) = (self.origin.clone(), self.full);
         if draft.record_len() > self.record_len_max {
             return Err(Refusal::NotWritable {
@@ -227,10 +227,7 @@ impl Log {
             Some(_) if stream.alone || !settled => {
                 unavailable(format!("the mirror of {origin} is not in sync: the ack level asked for cannot be had"))
             }
-            _ => {
-                let _unused = cx;
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 

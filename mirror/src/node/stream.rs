@@ -362,20 +362,20 @@ impl Log {
         {
             return self.depose(theirs, cx);
         }
-        self.reject(StreamState::Refused, format!("the mirror refused: {reason}"), cx);
+        self.reject(StreamState::Refused, &format!("the mirror refused: {reason}"), cx);
     }
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
-    fn reject(&mut self, state: StreamState, reason: String, cx: &mut Context) {
+    fn reject(&mut self, state: StreamState, reason: &str, cx: &mut Context) {
         let origin = self.origin.clone();
-        self.drop_connection(&reason, cx);
+        self.drop_connection(reason, cx);
         let Some(stream) = self.stream() else { return };
         stream.attempts = stream.attempts.max(8);
         // A restarted source that was in sync stays unsettled: it must not write before this is cleared up.
-        if stream.state != StreamState::Unsettled {
-            stream.set(state, reason.clone());
+        if stream.state == StreamState::Unsettled {
+            reason.clone_into(&mut stream.reason);
         } else {
-            stream.reason.clone_from(&reason);
+            stream.set(state, reason.to_owned());
         }
         cx.note(&origin, format!("{reason}; trying again"));
         self.connect(cx);
@@ -393,7 +393,7 @@ impl Log {
                 let (has, from) = (welcome.last.seq, self.trimmed.next());
                 let reason =
                     format!("the mirror has records up to {has}, the backlog begins at {from}: it needs a baseline");
-                self.reject(StreamState::NeedsBaseline, reason, cx);
+                self.reject(StreamState::NeedsBaseline, &reason, cx);
             }
             Relation::Same | Relation::Behind(_) => {
                 if welcome.last.seq < committed && entry.in_sync {
@@ -420,12 +420,12 @@ impl Log {
             Relation::Deposed(epoch) => self.depose(epoch, cx),
             Relation::Diverged(common) => {
                 let reason = format!("the mirror went another way after record {common}: it needs a baseline");
-                self.reject(StreamState::NeedsBaseline, reason, cx);
+                self.reject(StreamState::NeedsBaseline, &reason, cx);
             }
             Relation::Unrelated => {
                 let (node, peer) = (cx.node.clone(), welcome.node.clone());
                 let reason = format!("{node} and {peer} hold unrelated histories of {}", self.origin);
-                self.reject(StreamState::Refused, reason, cx);
+                self.reject(StreamState::Refused, &reason, cx);
             }
         }
     }
@@ -490,7 +490,7 @@ impl Log {
             stream.untold = true;
             stream.closing_at = last;
         }
-        if !(waits && !stream.alone) {
+        if !waits || stream.alone {
             // With the in-sync mark durable nothing was ever answered alone: acks are waited for from now on.
             let strict_mark = in_sync && stream.plan.policy != Policy::Async;
             if strict_mark {
@@ -654,7 +654,7 @@ impl Log {
                 }
             }
             Policy::Sync if stream.alone || stream.degrading || stream.state == StreamState::Unsettled => {}
-            Policy::Sync => self.degrade(format!("the mirror did not answer for {timeout_ms} ms"), cx),
+            Policy::Sync => self.degrade(&format!("the mirror did not answer for {timeout_ms} ms"), cx),
         }
     }
 
@@ -668,11 +668,11 @@ impl Log {
     }
 
     /// Goes on without the mirror: the mark first, at the other end too where it can be reached.
-    pub(super) fn degrade(&mut self, reason: String, cx: &mut Context) {
+    pub(super) fn degrade(&mut self, reason: &str, cx: &mut Context) {
         let Some(stream) = self.stream() else { return };
         stream.degrading = true;
         let up = stream.up();
-        stream.set(StreamState::OutOfSync, reason.clone());
+        stream.set(StreamState::OutOfSync, reason.to_owned());
         if let Some(connection) = up {
             self.send(connection, Message::SetInSync(false), cx);
         }
@@ -704,7 +704,7 @@ impl Log {
         let sync = stream.plan.policy == Policy::Sync;
         let alone = stream.alone;
         if sync && !alone {
-            self.degrade("paused by the operator".into(), cx);
+            self.degrade("paused by the operator", cx);
         }
         cx.store.change(&origin, |entry| entry.paused = true);
         if let Some(stream) = self.stream() {
@@ -734,7 +734,7 @@ impl Log {
             }
             self.drop_connection("resumed alone", cx);
             self.raise(cx);
-            self.degrade("resumed alone by the operator".into(), cx);
+            self.degrade("resumed alone by the operator", cx);
         } else {
             cx.store.change(&origin, |entry| entry.paused = false);
             if state == StreamState::Paused

@@ -35,7 +35,7 @@ pub(super) fn spawn(
     inbox: &Sender<Input>,
 ) -> (Sender<Effect>, [JoinHandle<()>; 2]) {
     let (sender, effects) = channel();
-    let (flush, flushes) = channel();
+    let (flush, orders) = channel();
     let image = worker.image().clone();
     let (apply_inbox, flush_inbox) = (inbox.clone(), inbox.clone());
     let flush_origin = origin.clone();
@@ -43,7 +43,7 @@ pub(super) fn spawn(
         Builder::new().name(name).spawn(run).unwrap_or_else(|e| panic!("no thread: {e}"))
     };
     let apply = Box::new(move || apply_loop(&origin, worker, &effects, &flush, &apply_inbox));
-    let flusher = Box::new(move || flush_loop(&flush_origin, &image, &space, &flushes, &flush_inbox));
+    let flusher = Box::new(move || flush_loop(&flush_origin, &image, &space, &orders, &flush_inbox));
     (sender, [spawn("apply".into(), apply), spawn("flush".into(), flusher)])
 }
 

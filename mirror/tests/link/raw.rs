@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 type Outgoing = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What a visitor claims, and what it sends in spite of it.
-pub struct Claimed {
+pub(crate) struct Claimed {
     pub nonce: String,
     pub path_origin: &'static str,
     pub sent_node: &'static str,
@@ -31,28 +31,28 @@ pub struct Claimed {
 
 impl Claimed {
     /// What `site-a` says, but for the nonce.
-    pub fn good() -> Self {
+    pub(crate) fn good() -> Self {
         Self { nonce: String::new(), path_origin: "site-a", sent_node: "site-a", unix_seconds: 1_800_000_000 }
     }
 }
 
 /// An open stream: dropping it ends it.
-pub struct Stream {
+pub(crate) struct Stream {
     sender: Option<mpsc::UnboundedSender<Bytes>>,
     _response: Response<Incoming>,
 }
 
 impl Stream {
-    pub fn send(&mut self, bytes: Bytes) {
+    pub(crate) fn send(&mut self, bytes: Bytes) {
         self.sender.as_ref().expect("not ended").send(bytes).expect("it is read");
     }
 
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.sender = None;
     }
 }
 
-pub struct Visitor {
+pub(crate) struct Visitor {
     requests: SendRequest<Outgoing>,
     /// Ends the connection with the visitor.
     tasks: tokio::task::JoinSet<()>,
@@ -63,7 +63,7 @@ fn empty() -> Outgoing {
 }
 
 impl Visitor {
-    pub async fn new(addr: SocketAddr) -> Self {
+    pub(crate) async fn new(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("it listens");
         let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
         let (requests, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
@@ -80,12 +80,12 @@ impl Visitor {
         self.requests.send_request(request).await.expect("an answer")
     }
 
-    pub async fn post(&mut self, path: &str) -> u16 {
+    pub(crate) async fn post(&mut self, path: &str) -> u16 {
         let request = Request::post(format!("http://site-b{path}")).body(empty()).expect("a request");
         self.request(request).await.status().as_u16()
     }
 
-    pub async fn nonce(&mut self) -> String {
+    pub(crate) async fn nonce(&mut self) -> String {
         let request = Request::post("http://site-b/v1/nonce").body(empty()).expect("a request");
         let response = self.request(request).await;
         assert_eq!(response.status(), 200);
@@ -93,7 +93,7 @@ impl Visitor {
     }
 
     /// Signs as `site-a` for the stream of `site-a` to `site-b`, whatever is then sent.
-    pub async fn open(&mut self, claimed: &Claimed) -> (u16, Stream) {
+    pub(crate) async fn open(&mut self, claimed: &Claimed) -> (u16, Stream) {
         let identity = Credentials::new("site-a", "a secret of both", None, None, "test").into();
         let params = SigningParams::builder()
             .identity(&identity)

@@ -20,18 +20,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes this long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub fn name(text: &str) -> Origin {
+pub(crate) fn name(text: &str) -> Origin {
     Origin::new(text).expect("a name")
 }
 
-pub fn options() -> LinkOptions {
+pub(crate) fn options() -> LinkOptions {
     LinkOptions::new(Secret::new("a secret of both").expect("not empty"))
 }
 
 /// What a node is for one origin: where its stream goes, if it has one.
-pub fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> NodePlan {
+pub(crate) fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> NodePlan {
     let origin = |(origin, stream): &(&str, Option<(&str, String)>)| OriginPlan {
         origin: name(origin),
         nvram_len: 1 << 20,
@@ -50,7 +50,7 @@ pub fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> NodePlan 
 }
 
 /// A node that is nothing but its link.
-pub struct Site {
+pub(crate) struct Site {
     pub link: LinkHandle,
     pub events: mpsc::UnboundedReceiver<(Event, Held)>,
     pub stop: CancellationToken,
@@ -58,7 +58,7 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(plan: &NodePlan, options: LinkOptions) -> Self {
+    pub(crate) fn new(plan: &NodePlan, options: LinkOptions) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let numbers = Arc::new(AtomicU64::new(1));
         let counter = numbers.clone();
@@ -71,7 +71,7 @@ impl Site {
     }
 
     /// Listens on a free port.
-    pub async fn listen(&self) -> SocketAddr {
+    pub(crate) async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let (link, stop) = (self.link.clone(), self.stop.clone());
@@ -80,31 +80,31 @@ impl Site {
     }
 
     /// Opens the stream of an origin; gives its number.
-    pub fn connect(&self, origin: &str) -> Connection {
+    pub(crate) fn connect(&self, origin: &str) -> Connection {
         let connection = Connection(self.numbers.fetch_add(1, Ordering::Relaxed));
         self.link.connect(&name(origin), connection, 0);
         connection
     }
 
-    pub async fn next(&mut self) -> (Event, Held) {
+    pub(crate) async fn next(&mut self) -> (Event, Held) {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("the link lives")
     }
 
-    pub async fn connected(&mut self) -> Connection {
+    pub(crate) async fn connected(&mut self) -> Connection {
         match self.next().await.0 {
             Event::Connected { connection, .. } => connection,
             other => panic!("{other:?}"),
         }
     }
 
-    pub async fn disconnected(&mut self, expected: Connection) -> String {
+    pub(crate) async fn disconnected(&mut self, expected: Connection) -> String {
         match self.next().await.0 {
             Event::Disconnected { connection, reason, .. } if connection == expected => reason,
             other => panic!("{other:?}"),
         }
     }
 
-    pub async fn received(&mut self) -> Message {
+    pub(crate) async fn received(&mut self) -> Message {
         match self.next().await.0 {
             Event::Received { message, .. } => message,
             other => panic!("{other:?}"),
@@ -113,7 +113,7 @@ impl Site {
 }
 
 /// A stream of `site-a` to `site-b` that stands.
-pub struct Pair {
+pub(crate) struct Pair {
     pub a: Site,
     pub b: Site,
     /// Its number at `a`.
@@ -123,14 +123,14 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub async fn new(options_of_a: LinkOptions, options_of_b: LinkOptions) -> Self {
+    pub(crate) async fn new(options_of_a: LinkOptions, options_of_b: LinkOptions) -> Self {
         let b = Site::new(&plan("site-b", &[("site-b", None), ("site-a", None)]), options_of_b);
         let addr = b.listen().await;
         Self::through(addr, options_of_a, b).await
     }
 
     /// The same where `b` is reached by another address.
-    pub async fn through(addr: SocketAddr, options_of_a: LinkOptions, mut b: Site) -> Self {
+    pub(crate) async fn through(addr: SocketAddr, options_of_a: LinkOptions, mut b: Site) -> Self {
         let stream = Some(("site-b", format!("http://{addr}")));
         let mut a = Site::new(&plan("site-a", &[("site-a", stream)]), options_of_a);
         let opened = a.connect("site-a");
@@ -140,23 +140,23 @@ impl Pair {
         Self { a, b, at_a, at_b }
     }
 
-    pub fn send_from_a(&self, message: Message) {
+    pub(crate) fn send_from_a(&self, message: Message) {
         self.a.link.send(&name("site-a"), self.at_a, message);
     }
 
-    pub fn send_from_b(&self, message: Message) {
+    pub(crate) fn send_from_b(&self, message: Message) {
         self.b.link.send(&name("site-a"), self.at_b, message);
     }
 }
 
 /// A record of any payload.
-pub fn record(seq: u64, payload: Bytes) -> Record {
+pub(crate) fn record(seq: u64, payload: Bytes) -> Record {
     let epoch = Epoch { counter: 1, node: NodeId(5) };
     let parent = Position { epoch, seq: Seq(seq - 1), checksum: seq };
     let place = Place { parent, epoch, committed: Seq(0), persisted: Seq(0), time_ms: 1 };
     Draft::new(Mutation::Data(Data::default()), payload).expect("small").place(&place)
 }
 
-pub fn append(records: Vec<Record>) -> Message {
+pub(crate) fn append(records: Vec<Record>) -> Message {
     Message::Append(Append { committed: Seq(1), persisted: Seq(2), records })
 }

@@ -16,13 +16,13 @@ use lockstep_storage::op::{
 use lockstep_storage::record::{Draft, Place, Record};
 use tempfile::TempDir;
 
-pub fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     Origin::new("site-a").expect("a name")
 }
 
 /// Makes records that follow each other.
 #[derive(Clone)]
-pub struct History {
+pub(crate) struct History {
     pub last: Position,
     pub epoch: Epoch,
     pub time_ms: u64,
@@ -36,7 +36,7 @@ impl Default for History {
 }
 
 impl History {
-    pub fn record(&mut self, mutation: Mutation, payload: &[u8]) -> Record {
+    pub(crate) fn record(&mut self, mutation: Mutation, payload: &[u8]) -> Record {
         self.time_ms += 1;
         let place = Place {
             parent: self.last,
@@ -51,13 +51,13 @@ impl History {
         record
     }
 
-    pub fn begin_epoch(&mut self) -> Record {
+    pub(crate) fn begin_epoch(&mut self) -> Record {
         self.epoch = self.epoch.next(NodeId(9));
         self.record(Mutation::BeginEpoch(BeginEpoch { node: "site-b".into() }), b"")
     }
 
     /// The records of a body, and the extent that names it. Chunks here are as small as the test wants.
-    pub fn body(&mut self, chunks: &[&[u8]]) -> (Vec<Record>, Extent) {
+    pub(crate) fn body(&mut self, chunks: &[&[u8]]) -> (Vec<Record>, Extent) {
         let mut records: Vec<Record> = Vec::new();
         let id = BodyId { epoch: self.epoch, seq: self.last.seq.next() };
         for (index, chunk) in (0..).zip(chunks) {
@@ -71,43 +71,43 @@ impl History {
     }
 }
 
-pub fn create_bucket(bucket: &str) -> Mutation {
+pub(crate) fn create_bucket(bucket: &str) -> Mutation {
     Mutation::CreateBucket(CreateBucket { bucket: bucket.into(), meta: Bucket::default() })
 }
 
-pub fn put_object(bucket: &str, key: &str, extents: &[Extent]) -> Mutation {
+pub(crate) fn put_object(bucket: &str, key: &str, extents: &[Extent]) -> Mutation {
     let len = extents.iter().map(|extent| extent.len).sum();
     let object = Object { len, etag: "e".into(), extents: extents.to_vec(), ..Object::default() };
     Mutation::PutObject(PutObject { bucket: bucket.into(), key: key.into(), object })
 }
 
-pub fn delete_object(bucket: &str, key: &str) -> Mutation {
+pub(crate) fn delete_object(bucket: &str, key: &str) -> Mutation {
     Mutation::DeleteObject(DeleteObject { bucket: bucket.into(), key: key.into() })
 }
 
-pub fn create_upload(bucket: &str, key: &str, upload_id: &str) -> Mutation {
+pub(crate) fn create_upload(bucket: &str, key: &str, upload_id: &str) -> Mutation {
     let (bucket, key, upload_id) = (bucket.into(), key.into(), upload_id.into());
     Mutation::CreateMultipartUpload(CreateMultipartUpload { bucket, key, upload_id, upload: Upload::default() })
 }
 
-pub fn upload_part(bucket: &str, key: &str, upload_id: &str, part_number: u32, extents: &[Extent]) -> Mutation {
+pub(crate) fn upload_part(bucket: &str, key: &str, upload_id: &str, part_number: u32, extents: &[Extent]) -> Mutation {
     let part = Part { extents: extents.to_vec(), ..Part::default() };
     let (bucket, key, upload_id) = (bucket.into(), key.into(), upload_id.into());
     Mutation::UploadPart(UploadPart { bucket, key, upload_id, part_number, part })
 }
 
-pub fn complete_upload(bucket: &str, key: &str, upload_id: &str, extents: &[Extent]) -> Mutation {
+pub(crate) fn complete_upload(bucket: &str, key: &str, upload_id: &str, extents: &[Extent]) -> Mutation {
     let object = Object { extents: extents.to_vec(), ..Object::default() };
     let (bucket, key, upload_id) = (bucket.into(), key.into(), upload_id.into());
     Mutation::CompleteMultipartUpload(CompleteMultipartUpload { bucket, key, upload_id, object })
 }
 
-pub fn abandon(extent: Extent) -> Mutation {
+pub(crate) fn abandon(extent: Extent) -> Mutation {
     Mutation::AbandonBody(AbandonBody { body: extent.body })
 }
 
 /// An upload id that ends with a number.
-pub fn upload_id(number: u32) -> String {
+pub(crate) fn upload_id(number: u32) -> String {
     format!("{number:032x}")
 }
 
@@ -117,28 +117,28 @@ enum Kind {
 }
 
 /// An engine with an image and the history in it.
-pub struct Bed {
+pub(crate) struct Bed {
     // In this order: an engine is closed before its directory goes.
     pub image: Image,
     kind: Kind,
     pub history: History,
 }
 
-pub fn rocks_options(dir: &Path) -> RocksOptions {
+pub(crate) fn rocks_options(dir: &Path) -> RocksOptions {
     RocksOptions::new(dir, origin(), RocksShared::new(16 << 20, 64 << 20))
 }
 
 impl Bed {
-    pub fn memory() -> Self {
+    pub(crate) fn memory() -> Self {
         Self::of_memory(MemoryEngine::new(), History::default())
     }
 
-    pub fn of_memory(engine: MemoryEngine, history: History) -> Self {
+    pub(crate) fn of_memory(engine: MemoryEngine, history: History) -> Self {
         let engine = Arc::new(engine);
         Self { image: Image::new(engine.clone()), kind: Kind::Memory(engine), history }
     }
 
-    pub fn rocks() -> Self {
+    pub(crate) fn rocks() -> Self {
         Self::of_rocks(TempDir::new().expect("a directory"), History::default())
     }
 
@@ -147,7 +147,7 @@ impl Bed {
         Self { image: Image::new(engine.clone()), kind: Kind::Rocks(engine, dir), history }
     }
 
-    pub fn engine(&self) -> Arc<dyn Engine> {
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
         match &self.kind {
             Kind::Memory(engine) => engine.clone(),
             Kind::Rocks(engine, _) => engine.clone(),
@@ -155,20 +155,20 @@ impl Bed {
     }
 
     /// Appends and applies one record.
-    pub fn write(&mut self, mutation: Mutation, payload: &[u8]) -> Seq {
+    pub(crate) fn write(&mut self, mutation: Mutation, payload: &[u8]) -> Seq {
         let record = self.history.record(mutation, payload);
         self.take(&[record])
     }
 
     /// Appends and applies the records of a body.
-    pub fn write_body(&mut self, chunks: &[&[u8]]) -> Extent {
+    pub(crate) fn write_body(&mut self, chunks: &[&[u8]]) -> Extent {
         let (records, extent) = self.history.body(chunks);
         self.take(&records);
         extent
     }
 
     /// Appends and applies records.
-    pub fn take(&mut self, records: &[Record]) -> Seq {
+    pub(crate) fn take(&mut self, records: &[Record]) -> Seq {
         let last = self.image.append(records).expect("appends").seq;
         assert_eq!(self.image.apply(last, usize::MAX).expect("applies").seq, last);
         last
@@ -176,7 +176,7 @@ impl Bed {
 
     /// What a new process finds after a crash now. The
     /// double loses all but `survive` commits since the last flush; RocksDB what it has not flushed by itself.
-    pub fn crash(self, survive: usize) -> Self {
+    pub(crate) fn crash(self, survive: usize) -> Self {
         let Self { image, kind, history } = self;
         match kind {
             Kind::Memory(engine) => Self::of_memory(engine.crash(survive), history),
@@ -191,7 +191,7 @@ impl Bed {
     }
 
     /// How many chunks the container has, each with its checksum.
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         let keys = self.dump(Family::Body, b"");
         let chunks = keys.iter().filter(|(key, _)| key.len() == 28).count();
         assert_eq!(keys.len(), 2 * chunks);
@@ -199,7 +199,7 @@ impl Bed {
     }
 
     /// Everything in a family, for comparisons.
-    pub fn dump(&self, family: Family, from: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn dump(&self, family: Family, from: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = Vec::new();
         let each = &mut |key: &[u8], value: &[u8]| {
             found.push((key.to_vec(), value.to_vec()));
@@ -210,13 +210,13 @@ impl Bed {
     }
 }
 
-pub fn copy_files(from: &Path, to: &Path) {
+pub(crate) fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("reads") {
         let entry = entry.expect("reads");
         fs::copy(entry.path(), to.join(entry.file_name())).expect("copies");
     }
 }
 
-pub fn body_of(extent: Extent) -> BodyId {
+pub(crate) fn body_of(extent: Extent) -> BodyId {
     extent.body.into()
 }

@@ -9,7 +9,7 @@ use super::bed::{
     upload_part,
 };
 
-pub fn an_object_is_read_as_it_was_put(mut bed: Bed) {
+pub(crate) fn an_object_is_read_as_it_was_put(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let seq = bed.write(put_object("bk", "k", &[]), b"small body");
     let object = bed.image.view().object("bk", "k").expect("reads").expect("is there");
@@ -20,7 +20,7 @@ pub fn an_object_is_read_as_it_was_put(mut bed: Bed) {
     assert_eq!(bed.image.view().object("other", "k").expect("reads"), None);
 }
 
-pub fn a_view_does_not_change(mut bed: Bed) {
+pub(crate) fn a_view_does_not_change(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     bed.write(put_object("bk", "k", &[]), b"old");
     let before = bed.image.view();
@@ -30,7 +30,7 @@ pub fn a_view_does_not_change(mut bed: Bed) {
     assert_eq!(bed.image.view().object("bk", "k").expect("reads"), None);
 }
 
-pub fn records_must_follow_each_other(mut bed: Bed) {
+pub(crate) fn records_must_follow_each_other(mut bed: Bed) {
     let first = bed.history.record(create_bucket("bk"), b"");
     let second = bed.history.record(create_bucket("bl"), b"");
     let error = bed.image.append(std::slice::from_ref(&second)).expect_err("a gap");
@@ -46,7 +46,7 @@ pub fn records_must_follow_each_other(mut bed: Bed) {
     assert_eq!(bed.image.append(&[second]).expect("follows").seq, Seq(2));
 }
 
-pub fn apply_stops_where_it_is_told_and_does_nothing_twice(mut bed: Bed) {
+pub(crate) fn apply_stops_where_it_is_told_and_does_nothing_twice(mut bed: Bed) {
     let records: Vec<_> = (0..9).map(|n| bed.history.record(create_bucket(&format!("bucket-{n}")), b"")).collect();
     bed.image.append(&records).expect("appends");
     assert_eq!(bed.image.apply(Seq(7), 3).expect("applies").seq, Seq(3));
@@ -60,7 +60,7 @@ pub fn apply_stops_where_it_is_told_and_does_nothing_twice(mut bed: Bed) {
     assert_eq!((digest.applied.seq, digest.entries), (Seq(9), 9));
 }
 
-pub fn the_log_is_read_back_and_trimmed(mut bed: Bed) {
+pub(crate) fn the_log_is_read_back_and_trimmed(mut bed: Bed) {
     let mut records = vec![bed.history.record(create_bucket("bk"), b"")];
     let long = vec![7; 100_000];
     let (body, extent) = bed.history.body(&[&long, b"second", b""]);
@@ -83,18 +83,18 @@ pub fn the_log_is_read_back_and_trimmed(mut bed: Bed) {
     assert_eq!(bed.image.view().chunk(body_of(extent), 0).expect("bodies stay"), long);
 }
 
-pub fn only_what_is_applied_is_trimmed(mut bed: Bed) {
+pub(crate) fn only_what_is_applied_is_trimmed(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let waiting = bed.history.record(put_object("bk", "k", &[]), b"x");
-    bed.image.append(&[waiting.clone()]).expect("appends");
+    bed.image.append(std::slice::from_ref(&waiting)).expect("appends");
     bed.image.trim(Seq(2)).expect("trims");
     assert_eq!(bed.image.progress().expect("reads").trimmed, Seq(1));
     assert_eq!(bed.image.read_log(Seq(2), 1).expect("reads"), [waiting]);
 }
 
-pub fn a_corrupt_chunk_is_found(mut bed: Bed) {
+pub(crate) fn a_corrupt_chunk_is_found(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
-    let extent = bed.write_body(&[&[1; 50_000], &[2; 9]]);
+    let extent = bed.write_body(&[&vec![1; 50_000], &[2; 9]]);
     let body = body_of(extent);
     bed.write(put_object("bk", "k", &[extent]), b"");
     assert_eq!(bed.image.view().chunk(body, 1).expect("sound"), vec![2; 9]);
@@ -121,7 +121,7 @@ pub fn a_corrupt_chunk_is_found(mut bed: Bed) {
     assert!(matches!(bed.image.view().chunk(body, 2), Err(ImageError::Corrupt(_))), "no such chunk");
 }
 
-pub fn a_corrupt_record_stops_apply(mut bed: Bed) {
+pub(crate) fn a_corrupt_record_stops_apply(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let put = bed.history.record(put_object("bk", "k", &[]), b"payload");
     let next = bed.history.record(delete_object("bk", "k"), b"");
@@ -149,7 +149,7 @@ fn collect_all(bed: &Bed, chunks_left: usize) {
     assert_eq!(bed.chunks(), chunks_left);
 }
 
-pub fn an_overwritten_body_is_collected_when_its_time_has_come(mut bed: Bed) {
+pub(crate) fn an_overwritten_body_is_collected_when_its_time_has_come(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let old = bed.write_body(&[b"one", b"two"]);
     bed.write(put_object("bk", "k", &[old]), b"");
@@ -167,7 +167,7 @@ pub fn an_overwritten_body_is_collected_when_its_time_has_come(mut bed: Bed) {
     collect_all(&bed, 1);
 }
 
-pub fn copies_share_a_body(mut bed: Bed) {
+pub(crate) fn copies_share_a_body(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let body = bed.write_body(&[b"shared"]);
     bed.write(put_object("bk", "a", &[body]), b"");
@@ -180,7 +180,7 @@ pub fn copies_share_a_body(mut bed: Bed) {
     collect_all(&bed, 0);
 }
 
-pub fn a_body_that_waits_can_be_taken_again(mut bed: Bed) {
+pub(crate) fn a_body_that_waits_can_be_taken_again(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let body = bed.write_body(&[b"again"]);
     bed.write(put_object("bk", "a", &[body]), b"");
@@ -196,7 +196,7 @@ pub fn a_body_that_waits_can_be_taken_again(mut bed: Bed) {
     collect_all(&bed, 0);
 }
 
-pub fn many_chunks_and_many_bodies_are_collected_in_steps(mut bed: Bed) {
+pub(crate) fn many_chunks_and_many_bodies_are_collected_in_steps(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let chunks: Vec<&[u8]> = vec![b"chunk"; 40];
     let long = bed.write_body(&chunks);
@@ -218,7 +218,7 @@ pub fn many_chunks_and_many_bodies_are_collected_in_steps(mut bed: Bed) {
     assert_eq!(bed.image.view().chunk(body_of(kept), 39).expect("is there"), "chunk");
 }
 
-pub fn an_upload_becomes_an_object(mut bed: Bed) {
+pub(crate) fn an_upload_becomes_an_object(mut bed: Bed) {
     let id = upload_id(1);
     bed.write(create_bucket("bk"), b"");
     bed.write(create_upload("bk", "k", &id), b"");
@@ -244,7 +244,7 @@ pub fn an_upload_becomes_an_object(mut bed: Bed) {
     collect_all(&bed, 0);
 }
 
-pub fn an_aborted_upload_and_a_deleted_bucket_leave_nothing(mut bed: Bed) {
+pub(crate) fn an_aborted_upload_and_a_deleted_bucket_leave_nothing(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     for number in 0..3 {
         bed.write(create_upload("bk", "k\0ey", &upload_id(number)), b"");
@@ -263,7 +263,7 @@ pub fn an_aborted_upload_and_a_deleted_bucket_leave_nothing(mut bed: Bed) {
     assert_eq!(bed.image.view().digest().expect("reads").entries, 0);
 }
 
-pub fn an_epoch_gives_up_what_the_one_before_left_open(mut bed: Bed) {
+pub(crate) fn an_epoch_gives_up_what_the_one_before_left_open(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let used = bed.write_body(&[b"used"]);
     bed.write(put_object("bk", "k", &[used]), b"");
@@ -281,7 +281,7 @@ pub fn an_epoch_gives_up_what_the_one_before_left_open(mut bed: Bed) {
     collect_all(&bed, 1);
 }
 
-pub fn what_is_not_applied_can_be_cut(mut bed: Bed) {
+pub(crate) fn what_is_not_applied_can_be_cut(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let kept = bed.write_body(&[b"kept"]);
     let common = bed.history.clone();
@@ -312,9 +312,9 @@ pub fn what_is_not_applied_can_be_cut(mut bed: Bed) {
     collect_all(&bed, 0);
 }
 
-pub fn a_flush_survives_a_crash(mut bed: Bed) {
+pub(crate) fn a_flush_survives_a_crash(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
-    let body = bed.write_body(&[&[3; 20_000]]);
+    let body = bed.write_body(&[&vec![3; 20_000]]);
     bed.write(put_object("bk", "k", &[body]), b"");
     bed.image.trim(Seq(1)).expect("trims");
     let digest = bed.image.view().digest().expect("reads");
@@ -325,7 +325,7 @@ pub fn a_flush_survives_a_crash(mut bed: Bed) {
     assert_eq!(bed.image.view().chunk(body_of(body), 0).expect("reads"), vec![3; 20_000]);
 }
 
-pub fn a_crash_without_a_flush_leaves_a_prefix(mut bed: Bed) {
+pub(crate) fn a_crash_without_a_flush_leaves_a_prefix(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     bed.image.flush().expect("flushes");
     let mut digests = vec![bed.image.view().digest().expect("reads")];

@@ -39,7 +39,7 @@ fn the_double_fails_when_it_is_told_to() {
     let record = history.record(create_bucket("bk"), b"");
     engine.inject(FaultPoint::Commit, Fault::NoSpace);
     engine.inject(FaultPoint::Flush, Fault::Broken);
-    assert!(matches!(image.append(&[record.clone()]), Err(ImageError::NoSpace)));
+    assert!(matches!(image.append(std::slice::from_ref(&record)), Err(ImageError::NoSpace)));
     image.append(&[record]).expect("nothing was changed, so it still follows");
     assert!(matches!(image.flush(), Err(ImageError::Engine(_))));
     assert_eq!(engine.crash(0).unflushed() + engine.unflushed(), 1);

@@ -216,12 +216,12 @@ fn run(bed: &Bed, records: &[Record], size: usize, collect: bool) {
     }
 }
 
-fn check_history(steps: &[Step], size: usize, other: Bed) {
+fn check_history(steps: &[Step], size: usize, other: &Bed) {
     let records = history(steps);
     let (single, whole) = (Bed::memory(), Bed::memory());
     run(&single, &records, 1, false);
     run(&whole, &records, records.len().max(1), false);
-    run(&other, &records, size, false);
+    run(other, &records, size, false);
     check_counts(&single);
     let image = single.dump(Family::Image, &[keys::BUCKET]);
     assert_eq!(image, whole.dump(Family::Image, &[keys::BUCKET]));
@@ -236,7 +236,7 @@ fn check_history(steps: &[Step], size: usize, other: Bed) {
     assert_eq!(digest, collecting.image.view().digest().expect("reads"));
     let last = digest.applied.seq;
     while other.image.collect(last, 4).expect("collects") > 0 {}
-    check_counts(&other);
+    check_counts(other);
     assert_eq!(digest, other.image.view().digest().expect("reads"));
 }
 
@@ -283,7 +283,7 @@ proptest! {
 
     #[test]
     fn batches_of_any_size_come_to_the_same_image_on_memory(steps in steps(), size in 1usize..20) {
-        check_history(&steps, size, Bed::memory());
+        check_history(&steps, size, &Bed::memory());
     }
 }
 
@@ -298,6 +298,6 @@ proptest! {
 
     #[test]
     fn both_engines_come_to_the_same_image(steps in steps(), size in 1usize..20) {
-        check_history(&steps, size, Bed::rocks());
+        check_history(&steps, size, &Bed::rocks());
     }
 }

@@ -19,7 +19,7 @@ fn put_user(name: &str) -> Mutation {
     Mutation::PutUser(PutUser { name: name.into(), user: User { id: format!("id of {name}"), ..User::default() } })
 }
 
-pub fn users_and_their_keys(mut bed: Bed) {
+pub(crate) fn users_and_their_keys(mut bed: Bed) {
     bed.write(put_user("alice"), b"");
     bed.write(put_user("bob"), b"");
     for (id, user) in [("AKA", "alice"), ("AKB", "bob"), ("AKC", "alice")] {
@@ -38,7 +38,7 @@ pub fn users_and_their_keys(mut bed: Bed) {
     assert_eq!(names(bed.image.view().access_keys().expect("reads")), Vec::<String>::new());
 }
 
-pub fn buckets_are_listed_by_name(mut bed: Bed) {
+pub(crate) fn buckets_are_listed_by_name(mut bed: Bed) {
     for name in ["bb", "aa", "b", "cc"] {
         bed.write(create_bucket(name), b"");
     }
@@ -55,7 +55,7 @@ pub fn buckets_are_listed_by_name(mut bed: Bed) {
 }
 
 /// Every record here has no effect but to give up the body that it names.
-pub fn records_that_do_not_fit_change_nothing(mut bed: Bed) {
+pub(crate) fn records_that_do_not_fit_change_nothing(mut bed: Bed) {
     let (there, missing) = (upload_id(1), upload_id(2));
     bed.write(create_bucket("bk"), b"");
     bed.write(put_object("bk", "k", &[]), b"x");
@@ -118,7 +118,7 @@ fn query(prefix: &str, delimiter: &str, after: &str, limit: usize) -> ListQuery 
     ListQuery { bucket: "bk".into(), prefix: text(prefix), delimiter: text(delimiter), after: text(after), limit }
 }
 
-pub fn objects_are_rolled_up_at_a_delimiter(mut bed: Bed) {
+pub(crate) fn objects_are_rolled_up_at_a_delimiter(mut bed: Bed) {
     for bucket in ["bj", "bk", "bl"] {
         bed.write(create_bucket(bucket), b"");
         for key in ["a", "a!b", "a/1", "a/2", "a/b/3", "a0", "b/", "é/x", "é/y/z"] {
@@ -144,7 +144,7 @@ pub fn objects_are_rolled_up_at_a_delimiter(mut bed: Bed) {
     assert_eq!(list("", "/", "", 0), (vec![], vec![], None));
 }
 
-pub fn uploads_are_listed_by_key_and_id(mut bed: Bed) {
+pub(crate) fn uploads_are_listed_by_key_and_id(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     for (key, number) in [("a", 2), ("a", 1), ("a/1", 3), ("a/2", 4), ("b", 5), ("a\0", 6)] {
         bed.write(create_upload("bk", key, &upload_id(number)), b"");

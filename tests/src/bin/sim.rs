@@ -98,16 +98,13 @@ fn replay(file: &str, trace: bool) -> ExitCode {
 fn report(scenario: &Scenario, outcome: &Outcome, trace: bool) {
     let kept = if trace { outcome.lines.len() } else { 50 };
     let tail = outcome.lines.len().saturating_sub(kept);
-    match &outcome.violation {
-        Some(violation) => {
-            println!("{}", outcome.lines[tail..].join("\n"));
-            println!("\nrule {}: {}\n\n{scenario}", violation.rule, violation.what);
+    if let Some(violation) = &outcome.violation {
+        println!("{}", outcome.lines[tail..].join("\n"));
+        println!("\nrule {}: {}\n\n{scenario}", violation.rule, violation.what);
+    } else {
+        if trace {
+            println!("{}", outcome.lines.join("\n"));
         }
-        None => {
-            if trace {
-                println!("{}", outcome.lines.join("\n"));
-            }
-            println!("clean: {} events, hash {:016x}", outcome.events, outcome.hash);
-        }
+        println!("clean: {} events, hash {:016x}", outcome.events, outcome.hash);
     }
 }

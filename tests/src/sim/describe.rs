@@ -7,7 +7,7 @@ use lockstep_storage::record::Record;
 
 /// An event in one line.
 #[must_use]
-pub fn event(event: &Event) -> String {
+pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Received { origin, connection, message: m } => format!("{origin}#{} {}", connection.0, message(m)),
         Event::Fetched { origin, records: r, .. } => format!("Fetched {origin} {}", records(r)),
@@ -24,7 +24,7 @@ pub fn event(event: &Event) -> String {
 
 /// An effect in one line.
 #[must_use]
-pub fn effect(effect: &Effect) -> String {
+pub(super) fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Write { offset, pieces } => {
             let heads = pieces.iter().filter(|p| p.starts_with(b"LSR1"));

@@ -144,7 +144,7 @@ impl Draw {
             15 => self.episode(Step::Full(site), Some(Step::Space(site))),
             16 => self.episode(Step::FailPersist(site), Some(Step::Restart(site))),
             17 => {
-                let ms = self.random.between(0, 20_000) as i64 - 10_000;
+                let ms = i64::from(self.random.between(0, 20_000) as u32) - 10_000;
                 self.push(Step::Clock(site, ms));
             }
             18 => self.episode(Step::Order(Site::A, Order::Pause), Some(Step::Order(Site::A, Order::Resume))),

@@ -38,7 +38,6 @@ impl Site {
 
 /// What an operator orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Order {
     Sync,
     Pause,
@@ -52,7 +51,6 @@ pub enum Order {
 
 /// What a client wants. Keys are few, so that clients meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Write {
     CreateBucket {
         bucket: u8,
@@ -94,7 +92,6 @@ pub enum Write {
 
 /// One thing that happens from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Step {
     /// A client's write, to whom clients are directed to, or to this site.
     Write {

@@ -9,6 +9,7 @@ mod worker;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt::Write;
 
 use lockstep_mirror::client::Role;
 use lockstep_mirror::event::{Connection, Effect, Event, IDLE_INTERVAL_MS, Now, Report, Ticket};
@@ -148,7 +149,7 @@ impl World {
         self.settle()
     }
 
-    pub(super) fn schedule(&mut self, delay: u64, what: Happening) {
+    fn schedule(&mut self, delay: u64, what: Happening) {
         self.schedule_at(self.now + delay, what);
     }
 
@@ -263,7 +264,7 @@ impl World {
     fn marks_are_ordered(&mut self, site: Site) -> Checked {
         let now = self.moment(site);
         let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
-        if self.trace.events() % 8 != 0 {
+        if !self.trace.events().is_multiple_of(8) {
             return Ok(());
         }
         for log in &process.node.status(now).origins {
@@ -307,7 +308,7 @@ impl World {
                 Effect::Send { origin, connection, message } => self.send(site, boot, &origin, connection, message),
                 Effect::Close { origin, connection } => self.close(site, boot, &origin, connection),
                 Effect::Placed { ticket, epoch, seq } => self.client_placed(ticket, epoch, seq),
-                Effect::Done { ticket, result } => self.client_done(site, ticket, result)?,
+                Effect::Done { ticket, result } => self.client_done(site, ticket, &result)?,
                 Effect::Reply { ticket, result } => self.reply(site, ticket, result)?,
                 Effect::Publish(state) => self.published(site, &state.origin, state.role)?,
                 Effect::Note { .. } => {}
@@ -377,7 +378,7 @@ impl World {
         self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
             // Most idles do nothing: what they do is seen by its effects.
             if kind != 0 {
-                line.push_str(&format!("{site:?} <- {}", super::describe::event(event)));
+                let _infallible = write!(line, "{site:?} <- {}", super::describe::event(event));
             }
         });
     }
@@ -404,7 +405,7 @@ impl World {
             Effect::Stop { .. } => 18,
         };
         self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
-            line.push_str(&format!("{site:?} -> {}", super::describe::effect(effect)));
+            let _infallible = write!(line, "{site:?} -> {}", super::describe::effect(effect));
         });
     }
 }

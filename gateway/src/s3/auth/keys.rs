@@ -28,10 +28,10 @@ impl SigningKeys {
     /// The signing key for a claim, of this secret.
     pub(super) fn get(&self, claim: &Claim<'_>, secret: &str) -> [u8; 32] {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.get(claim.credential) {
-            if bool::from(found.secret.as_bytes().ct_eq(secret.as_bytes())) {
-                return found.key;
-            }
+        if let Some(found) = kept.get(claim.credential)
+            && bool::from(found.secret.as_bytes().ct_eq(secret.as_bytes()))
+        {
+            return found.key;
         }
         drop(kept);
         let time = claim.timestamp.system_time();

@@ -1,4 +1,4 @@
-//! AbortMultipartUpload: ends an upload and drops its parts.
+//! `AbortMultipartUpload`: ends an upload and drops its parts.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{multipart, read};
 use crate::s3::locks::Mode;
 use crate::s3::{Gateway, Request, S3Result, response};
 
-/// AbortMultipartUpload.
+/// `AbortMultipartUpload`.
 ///
 /// # Errors
 /// `NoSuchUpload`; refusals of the log.

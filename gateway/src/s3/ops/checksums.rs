@@ -82,14 +82,13 @@ impl Expected {
             return Err(S3Error::new(Code::BadDigest, message));
         }
         let Some((algorithm, value)) = &self.checksum else { return Ok(None) };
-        let value = match value {
-            Some(value) => value.clone(),
-            None => {
-                let sent = trailers.get(algorithm.header()).ok_or(S3Error::from(Code::MalformedTrailerError))?;
-                let decoded = sent.to_str().ok().and_then(|text| algorithm.decode(text));
-                let name = algorithm.header();
-                decoded.ok_or_else(|| invalid(format!("Value for {name} trailing header is invalid.")))?
-            }
+        let value = if let Some(value) = value {
+            value.clone()
+        } else {
+            let sent = trailers.get(algorithm.header()).ok_or(S3Error::from(Code::MalformedTrailerError))?;
+            let decoded = sent.to_str().ok().and_then(|text| algorithm.decode(text));
+            let name = algorithm.header();
+            decoded.ok_or_else(|| invalid(format!("Value for {name} trailing header is invalid.")))?
         };
         if digests.checksum(*algorithm) != Some(&value[..]) {
             let name = algorithm.name();

@@ -1,4 +1,4 @@
-//! CompleteMultipartUpload: makes an object of an upload's parts. No bytes move, and none are read again: ETag and
+//! `CompleteMultipartUpload`: makes an object of an upload's parts. No bytes move, and none are read again: ETag and
 //! checksums come from the parts'.
 //!
 //! Key and upload are locked exclusively: no part comes or goes while the list is checked and until it is applied. A
@@ -63,7 +63,7 @@ impl Named {
     }
 }
 
-/// CompleteMultipartUpload.
+/// `CompleteMultipartUpload`.
 ///
 /// # Errors
 /// S3's, for a bad list, parts that are not there or too small, and conditions that do not hold; refusals of the log.

@@ -20,6 +20,7 @@ pub enum Judgement {
 
 /// Conditions of a read, as the headers say them.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_field_names, reason = "each field is named as its header")]
 pub struct Conditions<'a> {
     if_match: Option<&'a str>,
     if_none_match: Option<&'a str>,

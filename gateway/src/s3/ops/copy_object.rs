@@ -1,4 +1,4 @@
-//! CopyObject: an object with another one's bytes. No bytes move: both point at the same bodies.
+//! `CopyObject`: an object with another one's bytes. No bytes move: both point at the same bodies.
 //!
 //! Source and target are locked exclusively until the copy is applied, so that the source's bodies cannot be given up in
 //! between.
@@ -73,7 +73,7 @@ impl Source {
     }
 }
 
-/// CopyObject.
+/// `CopyObject`.
 ///
 /// # Errors
 /// S3's, for what is not there and conditions that do not hold; refusals of the log.
@@ -105,7 +105,7 @@ pub async fn copy_object(gateway: &Arc<Gateway>, request: Request) -> S3Result {
         let (object, payload) = copy(from, replaced, &request);
         let value = (object.etag.clone(), object.headers.clone());
         let op = PutObject { bucket: request.bucket, key: request.key, object };
-        Ok(Decision::Log { mutation: Mutation::PutObject(op), payload, body: BodyGuard::none(), value })
+        Ok(Decision::Log { mutation: Box::new(Mutation::PutObject(op)), payload, body: BodyGuard::none(), value })
     });
     let written = written.await?;
     let (etag, stored) = &written.value;
@@ -122,7 +122,7 @@ type Replacement = (Vec<lockstep_storage::op::Header>, Vec<lockstep_storage::op:
 
 /// The headers and metadata that replace the source's; none where those are copied.
 fn replacement(headers: &HeaderMap) -> Result<Option<Replacement>, S3Error> {
-    match headers.get("x-amz-metadata-directive").map(|value| value.as_bytes()) {
+    match headers.get("x-amz-metadata-directive").map(http::HeaderValue::as_bytes) {
         None | Some(b"COPY") => Ok(None),
         Some(b"REPLACE") => Ok(Some((headers::system(headers), headers::metadata(headers)?))),
         Some(_) => Err(S3Error::new(Code::InvalidArgument, "Unknown metadata directive.")),

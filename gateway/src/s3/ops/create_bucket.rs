@@ -1,4 +1,4 @@
-//! CreateBucket: a new, empty bucket of the caller's.
+//! `CreateBucket`: a new, empty bucket of the caller's.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ struct CreateBucketConfiguration {
     location_constraint: Option<String>,
 }
 
-/// CreateBucket.
+/// `CreateBucket`.
 ///
 /// # Errors
 /// S3's, for a bad name or region and a bucket that is there; refusals of the log.

@@ -1,4 +1,4 @@
-//! CreateMultipartUpload: starts an upload and gives it an id.
+//! `CreateMultipartUpload`: starts an upload and gives it an id.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::s3::locks::Mode;
 use crate::s3::xml::Writer;
 use crate::s3::{Gateway, Request, S3Result, response};
 
-/// CreateMultipartUpload.
+/// `CreateMultipartUpload`.
 ///
 /// # Errors
 /// S3's, for bad headers and a bucket that is not there; refusals of the log.

@@ -1,4 +1,4 @@
-//! DeleteBucket: removes an empty bucket. Uploads in progress do not keep it; they end with it.
+//! `DeleteBucket`: removes an empty bucket. Uploads in progress do not keep it; they end with it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::write::{self, Decision};
 use crate::s3::locks::Mode;
 use crate::s3::{Code, Gateway, Request, S3Error, S3Result, response};
 
-/// DeleteBucket.
+/// `DeleteBucket`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`, `BucketNotEmpty`; refusals of the log.

@@ -1,4 +1,4 @@
-//! DeleteObject: removes an object. One that is not there is removed too: the answer is the same.
+//! `DeleteObject`: removes an object. One that is not there is removed too: the answer is the same.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{read, write};
 use crate::s3::locks::Mode;
 use crate::s3::{Gateway, Request, S3Result, response};
 
-/// DeleteObject.
+/// `DeleteObject`.
 ///
 /// # Errors
 /// S3's, for a bucket that is not there and an If-Match that does not hold; refusals of the log.

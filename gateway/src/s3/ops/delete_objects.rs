@@ -1,4 +1,4 @@
-//! DeleteObjects: removes up to a thousand objects, each by an op of its own.
+//! `DeleteObjects`: removes up to a thousand objects, each by an op of its own.
 //!
 //! Not atomic over the keys, as at S3: every key has its own lock and its own line in the answer. The bucket's lock is
 //! held over all of them.
@@ -45,7 +45,7 @@ struct Named {
 
 type Deleted = (Named, Result<Receipt, S3Error>);
 
-/// DeleteObjects.
+/// `DeleteObjects`.
 ///
 /// # Errors
 /// S3's, for a bad document or digest; 503 where the log refused one of the deletes: to ask again is harmless.

@@ -1,4 +1,4 @@
-//! GetBucketLocation: the region of a bucket.
+//! `GetBucketLocation`: the region of a bucket.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::s3::{Gateway, Request, S3Result, response};
 /// The region that S3 leaves out.
 const UNNAMED_REGION: &str = "us-east-1";
 
-/// GetBucketLocation.
+/// `GetBucketLocation`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`.

@@ -1,6 +1,6 @@
-//! GetObject: an object's bytes, all of them, a range, or a part; or that the client has them already.
+//! `GetObject`: an object's bytes, all of them, a range, or a part; or that the client has them already.
 //!
-//! HeadObject is the same answer without the bytes.
+//! `HeadObject` is the same answer without the bytes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::read::{self, Reading};
 use crate::s3::download::{self, Asked, Range};
 use crate::s3::{Code, Gateway, Request, Response, S3Error, S3Result, response};
 
-/// GetObject.
+/// `GetObject`.
 ///
 /// # Errors
 /// S3's, for what is not there and for conditions and ranges that do not hold; `InternalError` for damaged bytes.
@@ -30,7 +30,7 @@ async fn answer(view: View, found: Result<Found, S3Error>) -> S3Result {
     match found? {
         Found::NotModified(response) => Ok(response),
         Found::Object { mut response, object, range } => {
-            *response.body_mut() = download::body(view, object, range).await?;
+            *response.body_mut() = download::body(view, *object, range).await?;
             Ok(response)
         }
     }
@@ -45,7 +45,7 @@ pub enum Found {
         /// Status and headers, with the length of the bytes.
         response: Response,
         /// The object.
-        object: Object,
+        object: Box<Object>,
         /// Which of its bytes.
         range: Range,
     },
@@ -83,7 +83,7 @@ pub fn find(view: &View, request: &Request) -> Result<Found, S3Error> {
     if let Some(count) = part_count(&object).filter(|_| request.query.has("partNumber")) {
         out.insert("x-amz-mp-parts-count", HeaderValue::from(count));
     }
-    Ok(Found::Object { response, object, range })
+    Ok(Found::Object { response, object: Box::new(object), range })
 }
 
 /// The bytes that are asked for, and whether the answer is a partial one.
@@ -102,11 +102,11 @@ fn which(request: &Request, object: &Object) -> Result<(Range, bool), S3Error> {
         None | Some((_, Asked::Whole)) => Ok((Range::whole(object.len), false)),
         Some((_, Asked::Part(range))) => Ok((range, true)),
         Some((asked, Asked::Unsatisfiable)) => {
-            let mut error = S3Error::from(Code::InvalidRange)
+            let error = S3Error::from(Code::InvalidRange)
                 .with_detail("RangeRequested", asked)
                 .with_detail("ActualObjectSize", object.len.to_string());
-            headers::insert(&mut error.headers, CONTENT_RANGE.as_str(), &format!("bytes */{}", object.len));
-            Err(error)
+            let span = HeaderValue::from_str(&format!("bytes */{}", object.len));
+            Err(span.into_iter().fold(error, |error, span| error.with_header(CONTENT_RANGE, span)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! HeadBucket: is it there, and may the caller use it?
+//! `HeadBucket`: is it there, and may the caller use it?
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::headers;
 use super::read::{self, Reading};
 use crate::s3::{Gateway, Request, S3Result, response};
 
-/// HeadBucket.
+/// `HeadBucket`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`.

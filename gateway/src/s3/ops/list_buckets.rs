@@ -1,4 +1,4 @@
-//! ListBuckets: the caller's buckets; root sees everybody's.
+//! `ListBuckets`: the caller's buckets; root sees everybody's.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::s3::{Gateway, Request, S3Result, response};
 
 const BUCKETS_MAX: usize = 10_000;
 
-/// ListBuckets.
+/// `ListBuckets`.
 ///
 /// # Errors
 /// `InvalidArgument` for a bad parameter.

@@ -1,9 +1,9 @@
-//! ListMultipartUploads: the uploads in progress in a bucket, in order of key, then upload id.
+//! `ListMultipartUploads`: the uploads in progress in a bucket, in order of key, then upload id.
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use lockstep_storage::image::{ListQuery, View};
+use lockstep_storage::image::{ListQuery, UploadPage, View};
 
 use super::listing::{Encoding, Owners, limit, on_blocking_thread, owner_element};
 use super::multipart;
@@ -13,7 +13,7 @@ use crate::s3::{Gateway, Request, S3Result, response};
 
 const UPLOADS_MAX: usize = 1000;
 
-/// ListMultipartUploads.
+/// `ListMultipartUploads`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`, `InvalidArgument` for a bad parameter.
@@ -40,7 +40,7 @@ fn answer(view: &View, request: &Request) -> S3Result {
         after: key_marker.to_owned(),
         limit: max,
     };
-    let page = if max == 0 { Default::default() } else { view.list_uploads(&asked, upload_marker)? };
+    let page = if max == 0 { UploadPage::default() } else { view.list_uploads(&asked, upload_marker)? };
 
     let mut out = Writer::document("ListMultipartUploadsResult");
     out.text("Bucket", &request.bucket);

@@ -1,4 +1,4 @@
-//! ListObjects, the first version; and what both versions share.
+//! `ListObjects`, the first version; and what both versions share.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::s3::{Gateway, Request, S3Error, S3Result, response};
 /// Most keys and common prefixes of a page.
 const KEYS_MAX: usize = 1000;
 
-/// ListObjects.
+/// `ListObjects`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`, `InvalidArgument` for a bad parameter.

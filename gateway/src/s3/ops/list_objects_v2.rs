@@ -1,4 +1,4 @@
-//! ListObjectsV2: pages by an opaque token; owners only when asked for.
+//! `ListObjectsV2`: pages by an opaque token; owners only when asked for.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::read::{self, Reading};
 use crate::s3::xml::Writer;
 use crate::s3::{Gateway, Request, S3Result, response};
 
-/// ListObjectsV2.
+/// `ListObjectsV2`.
 ///
 /// # Errors
 /// `NoSuchBucket`, `AccessDenied`, `InvalidArgument` for a bad parameter.

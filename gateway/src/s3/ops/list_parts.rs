@@ -1,4 +1,4 @@
-//! ListParts: the parts of an upload, in order of their numbers.
+//! `ListParts`: the parts of an upload, in order of their numbers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::s3::{Gateway, Request, S3Result, response};
 
 const PARTS_MAX: usize = 1000;
 
-/// ListParts.
+/// `ListParts`.
 ///
 /// # Errors
 /// `NoSuchUpload`, `InvalidArgument` for a bad parameter.

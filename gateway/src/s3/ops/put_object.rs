@@ -1,4 +1,4 @@
-//! PutObject: stores an object in place of what was there.
+//! `PutObject`: stores an object in place of what was there.
 //!
 //! The body is in the log, or in memory if it is small, before any lock is taken; then conditions; then the op, which
 //! alone makes the object visible.
@@ -19,7 +19,7 @@ use crate::s3::{Gateway, Request, S3Result, response};
 /// Largest object that comes in one request, in bytes.
 pub const LEN_MAX: u64 = 5 << 30;
 
-/// PutObject.
+/// `PutObject`.
 ///
 /// # Errors
 /// S3's, for bad headers, digests and conditions; refusals of the log.
@@ -59,7 +59,7 @@ pub async fn put_object(gateway: &Arc<Gateway>, mut request: Request) -> S3Resul
         let answer = answer(&object);
         let op = PutObject { bucket: request.bucket, key: request.key, object };
         let (payload, body) = (uploaded.inline, uploaded.guard);
-        Ok(write::Decision::Log { mutation: Mutation::PutObject(op), payload, body, value: answer })
+        Ok(write::Decision::Log { mutation: Box::new(Mutation::PutObject(op)), payload, body, value: answer })
     });
     Ok(written.await?.into_answer())
 }

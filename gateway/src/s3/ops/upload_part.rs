@@ -1,4 +1,4 @@
-//! UploadPart: stores a part of an upload, in place of one with the same number.
+//! `UploadPart`: stores a part of an upload, in place of one with the same number.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::s3::locks::Mode;
 use crate::s3::upload::{Plan, Target, Uploaded, upload};
 use crate::s3::{Code, Gateway, Request, S3Error, S3Result, response};
 
-/// UploadPart.
+/// `UploadPart`.
 ///
 /// # Errors
 /// S3's, for bad headers and digests and an upload that is not there; refusals of the log.
@@ -90,7 +90,12 @@ pub async fn store(
         let upload_id = multipart::upload_id(&request).to_owned();
         let (bucket, key) = (request.bucket, request.key);
         let op = UploadPart { bucket, key, upload_id, part_number: number, part: part.clone() };
-        Ok(Decision::Log { mutation: Mutation::UploadPart(op), payload: bytes::Bytes::new(), body, value: part })
+        Ok(Decision::Log {
+            mutation: Box::new(Mutation::UploadPart(op)),
+            payload: bytes::Bytes::new(),
+            body,
+            value: part,
+        })
     });
     written.await
 }

@@ -1,4 +1,4 @@
-//! UploadPartCopy: stores bytes of an object as a part of an upload.
+//! `UploadPartCopy`: stores bytes of an object as a part of an upload.
 //!
 //! The bytes are read from one view of the source and stored again: a part must be whole bodies, and a range need not be.
 //! So the source needs no lock: what the view sees stays readable until the copy is made.
@@ -19,7 +19,7 @@ use crate::s3::upload::{Plan, Source as Bodies, upload};
 use crate::s3::xml::Writer;
 use crate::s3::{Code, Gateway, Request, S3Error, S3Result, response};
 
-/// UploadPartCopy.
+/// `UploadPartCopy`.
 ///
 /// # Errors
 /// S3's, for what is not there and conditions that do not hold; refusals of the log.
@@ -33,9 +33,10 @@ pub async fn upload_part_copy(gateway: &Arc<Gateway>, request: Request) -> S3Res
     let object = source.find(&view, &request)?;
     let range = copied(&request, &object)?;
 
-    let mut bytes = match object.extents.is_empty() {
-        true => Copied::Inline(inline(&object, range)?),
-        false => Copied::Stored(range.len, Pieces::new(view, object.extents, range)),
+    let mut bytes = if object.extents.is_empty() {
+        Copied::Inline(inline(&object, range)?)
+    } else {
+        Copied::Stored(range.len, Pieces::new(view, object.extents, range))
     };
     let plan = Plan { algorithms, inline: false, len_max: LEN_MAX };
     let uploaded = upload(&target, &mut bytes, &plan).await?;

@@ -33,7 +33,7 @@ pub enum Decision<T> {
     /// Log this, and answer with this value.
     Log {
         /// The op.
-        mutation: Mutation,
+        mutation: Box<Mutation>,
         /// Its payload: the bytes of a small object.
         payload: Bytes,
         /// The uploaded body that the op refers to.
@@ -48,7 +48,7 @@ pub enum Decision<T> {
 impl<T> Decision<T> {
     /// Log an op without payload or uploaded body.
     pub fn log(mutation: Mutation, value: T) -> Self {
-        Self::Log { mutation, payload: Bytes::new(), body: BodyGuard::none(), value }
+        Self::Log { mutation: Box::new(mutation), payload: Bytes::new(), body: BodyGuard::none(), value }
     }
 }
 
@@ -179,7 +179,7 @@ where
         Decision::Log { mutation, payload, body, value } => (mutation, payload, body, value),
         Decision::Nothing(value) => return Ok(Written { value, receipt: None, origin }),
     };
-    let draft = Draft::new(mutation, payload).map_err(|error| {
+    let draft = Draft::new(*mutation, payload).map_err(|error| {
         tracing::error!(%error, "an op does not fit in a record");
         Code::InternalError
     })?;

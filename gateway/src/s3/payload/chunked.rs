@@ -138,7 +138,7 @@ impl Decoder {
             return Err(Code::InvalidChunkSizeError.into());
         }
         let signature = extension.split(';').find_map(|pair| pair.trim().strip_prefix("chunk-signature="));
-        self.presented = signature.unwrap_or_default().to_owned();
+        signature.unwrap_or_default().clone_into(&mut self.presented);
         self.chunk_len = len;
         if len == 0 {
             self.verify_chunk()?;

@@ -1,5 +1,7 @@
 //! Steps of the scenario: what clients, operators and bad luck do. And the start of a process.
 
+use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +19,9 @@ use crate::sim::site::{Dying, Process, Worker, origin_of};
 impl World {
     /// One step of the scenario.
     pub(super) fn step(&mut self, step: Step) -> Checked {
-        self.trace.note([self.now, 7, 0, 3], |line| line.push_str(&format!("== {step}")));
+        self.trace.note([self.now, 7, 0, 3], |line| {
+            let _infallible = write!(line, "== {step}");
+        });
         match step {
             Step::Write { write, at, require } => self.client_begins(write, at, require),
             Step::Read { at, key } => self.client_reads(at, key),
@@ -154,7 +158,7 @@ impl World {
             node: started.node,
             boot,
             started: self.now,
-            device: Default::default(),
+            device: VecDeque::default(),
             persisting: false,
             device_failed: false,
             device_wrote_records: false,
@@ -165,7 +169,7 @@ impl World {
         self.trace.note([self.now, site.index() as u64, u64::from(boot), 4], |line| {
             let at: Vec<String> =
                 found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
-            line.push_str(&format!("== {site:?} is up: {}", at.join(", ")));
+            let _infallible = write!(line, "== {site:?} is up: {}", at.join(", "));
         });
         self.model.recovered(site, &superblock, &found)?;
         for (origin, _) in found {

@@ -51,19 +51,18 @@ impl World {
         let (boot, worker) = (process.boot, &mut process.workers[index]);
         worker.busy = false;
         let step = worker.engine.is_applying() && (steps || worker.queue.is_empty());
-        let done = match worker.queue.front().filter(|_| !step) {
-            None => worker.engine.apply_step(),
-            Some(_) => {
-                let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
-                if let Effect::Flush { .. } = effect {
-                    self.flush(site, index);
-                    self.worker_goes(site, index);
-                    return Ok(());
-                }
-                let effect = self.before_work(site, effect)?;
-                let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-                process.workers[index].engine.carry_out(effect)
+        let done = if step || worker.queue.is_empty() {
+            worker.engine.apply_step()
+        } else {
+            let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
+            if let Effect::Flush { .. } = effect {
+                self.flush(site, index);
+                self.worker_goes(site, index);
+                return Ok(());
             }
+            let effect = self.before_work(site, effect)?;
+            let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+            process.workers[index].engine.carry_out(effect)
         };
         let event = done.map_err(|error| Violation {
             rule: 4,
