@@ -23,7 +23,7 @@ use self::sites::{Pair, Site, Stream};
 use self::workload::{BUCKET, Load, Mix, Random, Running};
 
 /// Longest time for the objects of a round to be there.
-const LOAD_PATIENCE: Duration = Duration::from_secs(300);
+const LOAD_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Options of `lockstep demo`.
 #[derive(Debug, Clone, Args)]

@@ -23,8 +23,8 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
         seed,
     };
     let outcome = round(kind, &options).await;
-    let bad = outcome.as_ref().map_or(true, |figures| !figures.different.is_empty());
-    if bad {
+    let good = outcome.as_ref().is_ok_and(|figures| figures.different.is_empty());
+    if !good {
         let kept = root.keep();
         panic!("{kind} under {policy}, seed {seed}, kept {}: {outcome:#?}", kept.display());
     }

@@ -248,6 +248,6 @@ impl Pair {
         self.b.configure(&secret, "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\n")?;
         self.b.start()?;
         self.a.start()?;
-        self.a.wait_for("site-a", "in_sync", Duration::from_secs(60)).await.map(drop)
+        self.a.wait_for("site-a", "in_sync", Duration::from_mins(1)).await.map(drop)
     }
 }

@@ -2,6 +2,7 @@
 //! owns its keys and waits for one answer before it sends the next request, so that every key has one order of operations.
 //! A writer goes on through refusals and broken connections until it is told to stop.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use http::{Method, StatusCode};
 use tokio::task::JoinHandle;
 
 use super::client::{Answer, NO_ANSWER, S3Client};
-use super::ledger::{Content, Ledger, State, Upload};
+use super::ledger::{Content, Known, Ledger, State, Upload};
 use crate::config::KeyPair;
 
 /// The bucket that everything goes to.
@@ -275,7 +276,7 @@ impl Writer {
     fn note(&mut self, name: &str, state: State, outcome: &Outcome) -> bool {
         let known = self.ledger.keys.entry(name.to_owned()).or_insert_with(|| {
             self.names.push(name.to_owned());
-            super::ledger::Known::default()
+            Known::default()
         });
         let before = known.certain().is_some();
         match outcome {
@@ -311,7 +312,7 @@ impl Writer {
     }
 
     async fn copy(&mut self, from: &str, to: String) {
-        let Some(content) = self.ledger.keys.get(from).and_then(|known| known.certain()) else { return };
+        let Some(content) = self.ledger.keys.get(from).and_then(Known::certain) else { return };
         if from == to {
             return;
         }
@@ -367,7 +368,8 @@ impl Writer {
             let target = format!("/{BUCKET}/{name}?partNumber={number}&uploadId={upload}");
             let Outcome::Done(stored) = self.send(Method::PUT, &target, None, part).await else { return None };
             let etag = stored.headers.get("etag").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            parts += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+            // Writing to a String cannot fail.
+            let _ = write!(parts, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
         }
         Some(parts)
     }

@@ -1,6 +1,7 @@
 //! Rounds of failures between two real processes, one after the other, and a table of what came of them. It is also the
 //! program that it runs as a site, so that tests need no other binary; `--program` names another one.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -152,7 +153,8 @@ fn summary(plan: &Plan, all: &[Figures], failed: u64, took: Duration) -> String 
         let times = all.iter().flat_map(|f| &f.times).filter(|(n, _)| *n == name).map(|(_, took)| *took).collect();
         if let Some((median, largest)) = spread(times) {
             let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-            text += &format!("\n  {name}: p50 {:.1} ms, max {:.1} ms", ms(median), ms(largest));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n  {name}: p50 {:.1} ms, max {:.1} ms", ms(median), ms(largest));
         }
     }
     text

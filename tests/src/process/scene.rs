@@ -20,7 +20,7 @@ use super::proxy::Proxy;
 /// The origin that is written to.
 pub const ORIGIN: &str = "site-a";
 /// Longest time for a state to be reached that is sure to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Lines that a site may log in a round: some for each start, each connection and each change of state.
 const LOG_LINES_MAX: usize = 150;
 /// Time between two looks at something that is waited for.
