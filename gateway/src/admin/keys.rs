@@ -10,6 +10,7 @@ use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use lockstep_mirror::client::{Receipt, Refusal};
 use lockstep_storage::id::Origin;
+use lockstep_storage::image::View;
 use lockstep_storage::op::{AccessKey, DeleteAccessKey, DeleteUser, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::record::Draft;
 use serde::{Deserialize, Serialize};
