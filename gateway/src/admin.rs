@@ -8,7 +8,7 @@
 //! - [`health`]: live, ready.
 //! - [`metrics`]: Prometheus text of the log and its streams; requests are counted in [`crate::metrics`].
 //! - [`status`]: the state of the node as JSON and as text.
-//! - [`verbs`]: sync, promote, pause, resume.
+//! - [`verbs`]: sync, promote, pause, resume; [`verify`]: digests of images.
 //! - [`keys`]: users and access keys.
 
 pub mod health;
@@ -17,6 +17,7 @@ pub mod listener;
 pub mod metrics;
 pub mod status;
 pub mod verbs;
+pub mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use lockstep_mirror::client::Client;
+use lockstep_storage::id::Origin;
+use lockstep_storage::image::{ImageError, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
@@ -84,7 +87,7 @@ impl Admin {
             .route("/resume", post(verbs::resume))
             .route("/failback", post(verbs::not_in_this_version))
             .route("/rebuild", post(verbs::not_in_this_version))
-            .route("/verify", post(verbs::not_in_this_version))
+            .route("/verify", post(verify::verify))
             .route("/tail", post(verbs::not_in_this_version))
             .route("/users", get(keys::list_users).post(keys::add_user).delete(keys::remove_user))
             .route("/keys", get(keys::list_keys).post(keys::add_key).delete(keys::remove_key))
@@ -143,6 +146,18 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
 fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|value| value.strip_prefix(b"Bearer "));
     given.is_some_and(|given| given.ct_eq(token.as_bytes()).into())
+}
+
+/// Reads the image of an origin, off the reactor: the engine may go to its disk.
+async fn read<T: Send + 'static>(
+    admin: &Admin,
+    origin: &Origin,
+    look: impl FnOnce(&View) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, AdminError> {
+    let view = admin.client.view(origin).map_err(|refusal| AdminError(StatusCode::NOT_FOUND, refusal.to_string()))?;
+    let failed = |reason: String| AdminError(StatusCode::INTERNAL_SERVER_ERROR, reason);
+    let looked = tokio::task::spawn_blocking(move || look(&view)).await.map_err(|error| failed(error.to_string()))?;
+    looked.map_err(|error| failed(error.to_string()))
 }
 
 /// A JSON answer.

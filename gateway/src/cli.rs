@@ -105,13 +105,22 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         from: String,
     },
-    /// Compare both images at one consistency point (not in this version)
+    /// Digest an origin's image here, or compare it with another node's
     Verify {
         /// Which origin
         origin: String,
-        /// Read bodies too
+        /// Read and verify every body too
         #[arg(long)]
         deep: bool,
+        /// Admin address of the node to compare with
+        #[arg(long, value_name = "URL", requires = "with_token_file")]
+        with: Option<String>,
+        /// File with its admin token
+        #[arg(long, value_name = "FILE", requires = "with")]
+        with_token_file: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// What a deposed source had that its peer never got (not in this version)
     Tail {
@@ -176,7 +185,6 @@ fn dispatch(cli: Cli) -> Result<(), String> {
         }
         Command::Failback { .. } => missing("failback"),
         Command::Rebuild { .. } => missing("rebuild"),
-        Command::Verify { .. } => missing("verify"),
         Command::Tail { .. } => missing("tail"),
         Command::Bench { .. } => missing("bench"),
         verb => verbs::run(verb, &cli.target),
@@ -219,6 +227,7 @@ mod tests {
             "resume site-a --alone",
             "rebuild --from http://h:1",
             "verify site-a --deep",
+            "verify site-a --with http://h:1 --with-token-file x --json",
             "tail list",
             "tail export site-a",
             "user add alice --display-name Alice",
@@ -231,7 +240,9 @@ mod tests {
             let words = std::iter::once("lockstep").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["", "promote", "resume", "tail burn", "status --xml", "serve x.toml"] {
+        for line in
+            ["", "promote", "resume", "tail burn", "verify site-a --with http://h:1", "status --xml", "serve x.toml"]
+        {
             let words = std::iter::once("lockstep").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

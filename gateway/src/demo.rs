@@ -1,23 +1,29 @@
 //! The whole story on loopback: two sites as real processes, writes at A mirrored to B, A killed with SIGKILL under load,
 //! B promoted, every acknowledged write read back and compared. The failover tests run the same rounds.
 
+pub mod audit;
 pub mod client;
+pub mod ledger;
 pub mod sites;
 pub mod workload;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use http::Method;
-use serde_json::json;
+use http::{Method, StatusCode};
+use serde_json::Value;
 
+use self::audit::{Audit, audit};
 use self::client::S3Client;
-use self::sites::Site;
-use self::workload::{BUCKET, Comparison, Diary, Progress, Random, compare, writer};
+use self::ledger::{Counts, Ledger};
+use self::sites::{Pair, Site, Stream};
+use self::workload::{BUCKET, Load, Mix, Random, Running};
+
+/// Longest time for the objects of a round to be there.
+const LOAD_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Options of `lockstep demo`.
 #[derive(Debug, Clone, Args)]
@@ -34,11 +40,15 @@ pub struct RoundOptions {
     pub program: PathBuf,
     /// An empty directory.
     pub root: PathBuf,
-    /// Policy of the stream.
-    pub policy: &'static str,
+    /// How A mirrors to B.
+    pub stream: Stream,
     /// Writers at once.
     pub writers: u64,
-    /// How long they write before A is killed; a random part of up to a half is added.
+    /// What they do.
+    pub mix: Mix,
+    /// A is not killed before so many objects are there.
+    pub objects: u64,
+    /// How long the load lasts at least; a random part of up to a half is added.
     pub load: Duration,
     /// Decides contents, order and the moment of the kill.
     pub seed: u64,
@@ -49,14 +59,10 @@ pub struct RoundOptions {
 /// What came of a round.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Writes acknowledged.
-    pub writes: u64,
-    /// Deletes acknowledged.
-    pub deletes: u64,
-    /// Bytes acknowledged.
-    pub bytes: u64,
+    /// What was acknowledged.
+    pub counts: Counts,
     /// What was read back.
-    pub read_back: Comparison,
+    pub read_back: Audit,
     /// From the promote command to its answer.
     pub promote: Duration,
     /// From the promote command to the first object read.
@@ -84,8 +90,10 @@ async fn story(args: &DemoArgs) -> Result<(), String> {
     let options = RoundOptions {
         program: std::env::current_exe().map_err(|e| e.to_string())?,
         root: root.clone(),
-        policy: "sync",
+        stream: Stream { policy: "sync", link_timeout: "5s" },
         writers: 16,
+        mix: Mix::BROAD,
+        objects: 0,
         load: Duration::from_secs(6),
         seed,
         talk: true,
@@ -105,7 +113,7 @@ async fn story(args: &DemoArgs) -> Result<(), String> {
         return Ok(());
     }
     outcome.read_back.different.iter().for_each(|line| eprintln!("  {line}"));
-    Err(format!("{} keys differ", outcome.read_back.different.len()))
+    Err(format!("{} keys or uploads differ", outcome.read_back.different.len()))
 }
 
 /// One round: load, kill, promote, compare. The promoted site is given back running.
@@ -119,26 +127,23 @@ pub async fn round(options: &RoundOptions) -> Result<(Outcome, Site), String> {
         }
     };
     say("starting site-a and site-b; site-a mirrors its writes to site-b");
-    let (mut a, b) = sites::pair(&options.root, &options.program, options.policy).await?;
-    say(&format!("in sync; {} writers put, overwrite, complete and delete objects at site-a", options.writers));
-    let mut first = S3Client::connect(&a.s3, &a.key).await?;
-    let made = first.send(Method::PUT, &format!("/{BUCKET}"), Bytes::new()).await?;
-    if !made.status.is_success() {
-        return Err(format!("the bucket cannot be made: {}", made.status));
-    }
-    let diaries = load(options, &mut a).await;
+    let mut pair = Pair::new(&options.root, &options.program)?;
+    let link = pair.b.mirror.clone();
+    pair.start(&options.root, &options.stream, &link).await?;
+    say(&format!("in sync; {} writers put, overwrite, copy, complete and delete objects at site-a", options.writers));
+    make_bucket(&pair.a).await?;
+    let Pair { mut a, b } = pair;
+    let mut ledger = load(options, &mut a).await?;
     say("site-a is dead (SIGKILL); promoting site-b, as an operator would: lockstep promote site-a");
     let began = Instant::now();
-    let report = b.admin()?.call(Method::POST, "/v1/promote", Some(json!({ "origin": "site-a" }))).await?;
+    let said = b.operate(&["promote", "site-a", "--json"]).await?;
     let promote = began.elapsed();
-    let first_read = first_read(&b, &a, &diaries, began).await?;
+    let first_read = first_read(&b, &a, &ledger, began).await?;
+    let report: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
     say(&format!("promoted in {} ms; reading everything back", promote.as_millis()));
-    let read_back = read_all(&b, &a, &diaries).await?;
-    let sum = |of: fn(&Diary) -> u64| diaries.iter().map(of).sum::<u64>();
+    let read_back = audit(&b.s3, &a.key, &mut ledger).await?;
     let outcome = Outcome {
-        writes: sum(|d| d.writes),
-        deletes: sum(|d| d.deletes),
-        bytes: sum(|d| d.bytes),
+        counts: ledger.counts,
         read_back,
         promote,
         first_read,
@@ -148,52 +153,63 @@ pub async fn round(options: &RoundOptions) -> Result<(Outcome, Site), String> {
     Ok((outcome, b))
 }
 
+/// Makes the bucket that writers write to.
+///
+/// # Errors
+/// When the site does not.
+pub async fn make_bucket(site: &Site) -> Result<(), String> {
+    let mut client = S3Client::connect(&site.s3, &site.key).await?;
+    let made = client.send(Method::PUT, &format!("/{BUCKET}"), Bytes::new()).await?;
+    if made.status.is_success() { Ok(()) } else { Err(format!("the bucket cannot be made: {}", made.status)) }
+}
+
 /// Writers write until A is killed at a random moment.
-async fn load(options: &RoundOptions, a: &mut Site) -> Vec<Diary> {
-    let progress = Arc::new(Progress::default());
-    let writers: Vec<_> = (0..options.writers)
-        .map(|n| tokio::spawn(writer(a.s3.clone(), a.key.clone(), n, options.seed, Arc::clone(&progress))))
-        .collect();
+async fn load(options: &RoundOptions, a: &mut Site) -> Result<Ledger, String> {
+    let load = Load {
+        address: a.s3.clone(),
+        key: a.key.clone(),
+        writers: options.writers,
+        seed: options.seed,
+        mix: options.mix,
+    };
+    let running = Running::start(&load, Ledger::default());
+    let progress = &running.progress;
     let extra = Random::new(options.seed).below(options.load.as_millis() as u64 / 2 + 1);
-    let until = Instant::now() + options.load + Duration::from_millis(extra);
-    while Instant::now() < until {
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
-        if options.talk {
-            let (answered, bytes) = (&progress.answered, &progress.bytes);
-            let mib = bytes.load(Ordering::Relaxed) >> 20;
-            println!("  {} operations answered, {mib} MiB", answered.load(Ordering::Relaxed));
+    let began = Instant::now();
+    let mut until = began + options.load + Duration::from_millis(extra);
+    let mut said = Instant::now();
+    loop {
+        let now = Instant::now();
+        if progress.objects.load(Ordering::Relaxed) < options.objects {
+            until = until.max(now + Duration::from_millis(extra));
         }
+        if now >= until {
+            break;
+        }
+        if began.elapsed() > LOAD_PATIENCE {
+            return Err(format!("the objects are not there after {LOAD_PATIENCE:?}: see {}", a.log.display()));
+        }
+        if options.talk && said.elapsed() >= Duration::from_secs(1) {
+            said = now;
+            let mib = progress.bytes.load(Ordering::Relaxed) >> 20;
+            println!("  {} operations answered, {mib} MiB", progress.answered.load(Ordering::Relaxed));
+        }
+        tokio::time::sleep((until - now).min(Duration::from_millis(10))).await;
     }
-    a.kill();
-    let mut diaries = Vec::new();
-    for writer in writers {
-        diaries.extend(writer.await);
+    if !a.kill() {
+        return Err(format!("{} had stopped by itself: see {}", a.name, a.log.display()));
     }
-    diaries
+    running.stop().await
 }
 
 /// The first object that the promoted site serves, timed from the promote command on.
-async fn first_read(b: &Site, a: &Site, diaries: &[Diary], began: Instant) -> Result<Duration, String> {
-    let mut known = diaries.iter().flat_map(|d| &d.keys).filter(|(_, k)| k.acknowledged.is_some());
-    let name = known.next().map(|(name, _)| name.clone()).unwrap_or_default();
+async fn first_read(b: &Site, a: &Site, ledger: &Ledger, began: Instant) -> Result<Duration, String> {
+    let known = ledger.keys.iter().find(|(_, known)| known.certain().is_some());
+    let (name, _) = known.ok_or("no object was acknowledged before the kill")?;
     let mut client = S3Client::connect(&b.s3, &a.key).await?;
-    client.send(Method::HEAD, &format!("/{BUCKET}/{name}"), Bytes::new()).await?;
-    Ok(began.elapsed())
-}
-
-/// Every key of every writer, read from the promoted site with site A's key.
-async fn read_all(b: &Site, a: &Site, diaries: &[Diary]) -> Result<Comparison, String> {
-    let mut all = Comparison::default();
-    let mut client = S3Client::connect(&b.s3, &a.key).await?;
-    for diary in diaries {
-        let found = compare(&mut client, diary).await?;
-        all.equal += found.equal;
-        all.bytes += found.bytes;
-        all.uncertain += found.uncertain;
-        all.different.extend(found.different);
-    }
-    Ok(all)
+    let answer = client.send(Method::GET, &format!("/{BUCKET}/{name}"), Bytes::new()).await?;
+    let took = began.elapsed();
+    if answer.status == StatusCode::OK { Ok(took) } else { Err(format!("first read of {name}: {}", answer.status)) }
 }
 
 fn table(outcome: &Outcome, total: Duration) -> String {
@@ -201,14 +217,17 @@ fn table(outcome: &Outcome, total: Duration) -> String {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
     let read = &outcome.read_back;
+    let counts = &outcome.counts;
     [
-        row("writes acknowledged at site-a", outcome.writes.to_string()),
-        row("bytes acknowledged", mib(outcome.bytes)),
-        row("deletes acknowledged", outcome.deletes.to_string()),
+        row("objects acknowledged at site-a", counts.writes.to_string()),
+        row("  of them copies, multipart uploads", format!("{}, {}", counts.copies, counts.multiparts)),
+        row("bytes acknowledged", mib(counts.bytes)),
+        row("deletes acknowledged", counts.deletes.to_string()),
         row("keys read back from site-b, equal", read.equal.to_string()),
+        row("  objects among them", read.objects.to_string()),
         row("  bytes of them", mib(read.bytes)),
-        row("  last operation in flight at the kill", read.uncertain.to_string()),
-        row("keys that differ", read.different.len().to_string()),
+        row("  last operation in flight at the kill", read.unanswered.to_string()),
+        row("keys and uploads that differ", read.different.len().to_string()),
         row("promote", ms(outcome.promote)),
         row("promote command to first read", ms(outcome.first_read)),
         row("last seq of site-a", outcome.last_seq.clone()),

@@ -1,6 +1,7 @@
 //! Puts a node together and runs it: region, engines, threads, then the three listeners; ends on a signal with a last
 //! consistency point, or at once when the log device fails.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,14 @@ const RESERVE_LEN: u64 = 256 << 20;
 /// One sentence: what could not be opened, or why the node stopped by itself.
 pub fn run(config: Config, unknown: &[&str]) -> Result<(), String> {
     let filter = EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // Colours are for terminals: in a file or a journal they are noise.
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
     for name in unknown {
         tracing::warn!("the environment variable {name} is not known");
     }

@@ -1,5 +1,7 @@
 //! What an operator is shown: `lockstep status`, `/v1/status`, metrics.
 
+use std::fmt;
+
 use lockstep_storage::id::{Epoch, Origin, Seq};
 
 use crate::client::Role;
@@ -28,6 +30,31 @@ pub enum StreamState {
     Refused,
     /// The peer was promoted: this node must not write.
     Fenced,
+}
+
+impl StreamState {
+    /// In one word, the same in status, metrics, log lines and refusals.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Unsettled => "unsettled",
+            Self::OutOfSync => "out_of_sync",
+            Self::CatchingUp => "catching_up",
+            Self::Closing => "closing",
+            Self::InSync => "in_sync",
+            Self::Paused => "paused",
+            Self::NeedsBaseline => "needs_baseline",
+            Self::Refused => "refused",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+impl fmt::Display for StreamState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// One origin.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::id::{BodyId, Position, Seq};
 use crate::record::{Record, RecordError};
-pub use view::{ImageDigest, ListPage, ListQuery, UploadPage, View};
+pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, UploadPage, View};
 
 /// What the engine could not do.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,11 @@
-//! What crosses crates: the simulator of two mirrored nodes, nodes in the test's own process, and what their tests share.
-//! What the simulator does is decided by seeds: a failing one is a bug report that can be run again.
+//! What crosses crates: the simulator of two mirrored nodes, rounds of failures between two real processes, nodes in the
+//! test's own process, and what their tests share. Everything that can be is decided by seeds: a failing one is a bug
+//! report that can be run again.
 
 #![allow(missing_docs, reason = "no library for others: the names of steps and faults say what they are")]
 #![allow(clippy::missing_errors_doc, reason = "the error of a check is always the rule that was broken")]
 
 pub mod node;
+pub mod process;
 pub mod raw;
 pub mod sim;

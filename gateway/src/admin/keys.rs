@@ -10,12 +10,12 @@ use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use lockstep_mirror::client::{Receipt, Refusal};
 use lockstep_storage::id::Origin;
-use lockstep_storage::image::{ImageError, View};
+use lockstep_storage::image::View;
 use lockstep_storage::op::{AccessKey, DeleteAccessKey, DeleteUser, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::record::Draft;
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, AdminError, AdminResult, body_of, json, query_value};
+use super::{Admin, AdminError, AdminResult, body_of, json, query_value, read};
 use crate::secret;
 
 /// A user, in and out.
@@ -177,18 +177,6 @@ fn origin(admin: &Admin, name: Option<String>) -> Result<Origin, AdminError> {
         None => Ok(admin.client.node().clone()),
         Some(name) => Origin::new(&name).map_err(|error| AdminError(StatusCode::BAD_REQUEST, error.to_string())),
     }
-}
-
-/// Reads the image of an origin, off the reactor: the engine may go to its disk.
-async fn read<T: Send + 'static>(
-    admin: &Admin,
-    origin: &Origin,
-    look: impl FnOnce(&View) -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, AdminError> {
-    let view = admin.client.view(origin).map_err(|refusal| AdminError(StatusCode::NOT_FOUND, refusal.to_string()))?;
-    let failed = |reason: String| AdminError(StatusCode::INTERNAL_SERVER_ERROR, reason);
-    let looked = tokio::task::spawn_blocking(move || look(&view)).await.map_err(|error| failed(error.to_string()))?;
-    looked.map_err(|error| failed(error.to_string()))
 }
 
 /// Logs a mutation and waits until it is committed and applied.

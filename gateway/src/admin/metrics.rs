@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use lockstep_mirror::status::{OriginStatus, Status};
 use lockstep_storage::image::Image;
 
-use super::status::{policy_name, role_name, state_name};
+use super::status::{policy_name, role_name};
 use super::{Admin, wall_ms};
 use crate::metrics::{head, line, seconds};
 
@@ -103,7 +103,7 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
 fn streams(status: &Status, now_ms: u64, out: &mut String) {
     head(out, "lockstep_stream_state", "gauge", "Always 1; role, state, policy and peer are in the labels");
     for origin in &status.origins {
-        let (role, state) = (role_name(origin.role), state_name(origin.state));
+        let (role, state) = (role_name(origin.role), origin.state.as_str());
         let policy = origin.policy.map_or("", policy_name);
         let peer = origin.peer.as_ref().map_or("", |peer| peer.as_str());
         let labels = format!("origin=\"{}\",role=\"{role}\",state=\"{state}\"", origin.origin);

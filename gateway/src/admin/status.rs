@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lockstep_mirror::client::Role;
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use lockstep_mirror::status::{OriginStatus, Status};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, json, wall_ms};
@@ -125,23 +125,6 @@ pub fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// A stream's state in one word.
-#[must_use]
-pub fn state_name(state: StreamState) -> &'static str {
-    match state {
-        StreamState::Alone => "alone",
-        StreamState::Unsettled => "unsettled",
-        StreamState::OutOfSync => "out_of_sync",
-        StreamState::CatchingUp => "catching_up",
-        StreamState::Closing => "closing",
-        StreamState::InSync => "in_sync",
-        StreamState::Paused => "paused",
-        StreamState::NeedsBaseline => "needs_baseline",
-        StreamState::Refused => "refused",
-        StreamState::Fenced => "fenced",
-    }
-}
-
 /// A policy in one word.
 #[must_use]
 pub fn policy_name(policy: Policy) -> &'static str {
@@ -191,7 +174,7 @@ impl OriginView {
             origin: origin.origin.to_string(),
             role: role_name(origin.role).to_owned(),
             epoch: origin.epoch.to_string(),
-            state: state_name(origin.state).to_owned(),
+            state: origin.state.to_string(),
             reason: origin.reason.clone(),
             peer: origin.peer.as_ref().map(ToString::to_string),
             policy: origin.policy.map(|policy| policy_name(policy).to_owned()),

@@ -95,7 +95,8 @@ pub(super) async fn not_in_this_version(uri: Uri) -> AdminError {
     AdminError(StatusCode::NOT_IMPLEMENTED, format!("this version does not have {verb} yet"))
 }
 
-fn origin(name: &str) -> Result<Origin, AdminError> {
+/// An origin by its name.
+pub(super) fn origin(name: &str) -> Result<Origin, AdminError> {
     Origin::new(name).map_err(|error| AdminError(StatusCode::BAD_REQUEST, error.to_string()))
 }
 

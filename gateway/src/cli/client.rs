@@ -104,16 +104,21 @@ impl AdminClient {
     }
 }
 
+/// The token in a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_token(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map(|text| text.trim().to_owned());
+    text.map_err(|error| format!("cannot read the admin token in {}: {error}", path.display()))
+}
+
 fn find_token(target: &Target) -> Result<String, String> {
     if let Ok(token) = std::env::var("LOCKSTEP_ADMIN_TOKEN") {
         return Ok(token.trim().to_owned());
     }
-    let read = |path: &Path| {
-        let text = std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-        text.map_err(|error| format!("cannot read the admin token in {}: {error}", path.display()))
-    };
     if let Some(path) = &target.token_file {
-        return read(path);
+        return read_token(path);
     }
     let named = std::env::var_os("LOCKSTEP_DATA_DIR").map(PathBuf::from);
     let dirs = named.into_iter().chain(["./lockstep-data".into(), "/var/lib/lockstep".into()]);
@@ -123,6 +128,6 @@ fn find_token(target: &Target) -> Result<String, String> {
             Err("no admin token: name the file that serve wrote (admin.token in its data directory) with --token-file"
                 .into())
         },
-        |path| read(&path),
+        |path| read_token(&path),
     )
 }

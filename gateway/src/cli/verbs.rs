@@ -8,11 +8,12 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::client::AdminClient;
+use super::client::{AdminClient, read_token};
 use super::{Command, Target};
 use crate::admin::keys::{KeyView, UserView};
 use crate::admin::status::NodeView;
 use crate::admin::verbs::{PauseBody, PromoteBody, ReportView, ResumeBody};
+use crate::admin::verify::{DigestView, VerifyBody};
 
 /// `lockstep user ...`
 #[derive(Debug, Clone, Subcommand)]
@@ -136,6 +137,13 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
         Command::Resume { origin, alone } => {
             report(client, "/v1/resume", json!(ResumeBody { origin, alone }), false).await
         }
+        Command::Verify { origin, deep, with, with_token_file, json } => {
+            let other = match with.zip(with_token_file) {
+                Some((admin, file)) => Some(AdminClient::with_token(&admin, read_token(&file)?)?),
+                None => None,
+            };
+            verify(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
+        }
         Command::User(command) => users(command, client).await,
         Command::Key(command) => keys(command, client).await,
         other => Err(format!("{other:?} is not a request to a node")),
@@ -156,6 +164,21 @@ async fn report(client: &AdminClient, path: &str, body: Value, json: bool) -> Re
         let _infallible = writeln!(text, "epoch {epoch}, seq {seq}");
     }
     Ok(text)
+}
+
+/// This node's digest, or the comparison of two.
+async fn verify(
+    client: &AdminClient,
+    other: Option<&AdminClient>,
+    body: &VerifyBody,
+    json: bool,
+) -> Result<String, String> {
+    let shown = |digest: &DigestView| if json { pretty(&json!(digest)) } else { digest.text() };
+    let digest: DigestView = parsed(client.call(Method::POST, "/v1/verify", Some(json!(body))).await?)?;
+    let Some(other) = other else { return Ok(shown(&digest)) };
+    let other: DigestView = parsed(other.call(Method::POST, "/v1/verify", Some(json!(body))).await?)?;
+    let equal = digest.compare(&other)?;
+    Ok(if json { pretty(&json!([digest, other])) } else { shown(&digest) + &shown(&other) + &equal })
 }
 
 async fn users(command: UserCommand, client: &AdminClient) -> Result<String, String> {

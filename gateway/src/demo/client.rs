@@ -17,6 +17,8 @@ use crate::config::KeyPair;
 
 /// Longest time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The error of a request that got no answer for so long.
+pub const NO_ANSWER: &str = "no answer in time";
 
 /// An answer: status, headers, body.
 #[derive(Debug)]
@@ -54,24 +56,50 @@ impl S3Client {
     /// # Errors
     /// When the connection breaks or nothing comes in time: the outcome is then unknown.
     pub async fn send(&mut self, method: Method, target: &str, body: Bytes) -> Result<Answer, String> {
+        self.exchange(method, target, &[], body).await
+    }
+
+    /// Copies the object at `source` (bucket and key, as a path) to `target`.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn copy(&mut self, source: &str, target: &str) -> Result<Answer, String> {
+        self.exchange(Method::PUT, target, &[("x-amz-copy-source", source)], Bytes::new()).await
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder()
             .method(method.clone())
             .uri(target)
             .header("host", &self.address)
-            .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
-            .body(Full::new(body))
-            .map_err(|e| e.to_string())?;
-        self.sign(&method, target, request.headers_mut())?;
+            .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
+        self.sign(&method, target, headers, request.headers_mut())?;
         let exchange = async {
             self.sender.ready().await.map_err(|e| e.to_string())?;
             let (head, body) = self.sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
             let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
             Ok(Answer { status: head.status, headers: head.headers, body })
         };
-        timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| "no answer in time".to_owned())?
+        timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| NO_ANSWER.to_owned())?
     }
 
-    fn sign(&self, method: &Method, target: &str, headers: &mut HeaderMap) -> Result<(), String> {
+    fn sign(
+        &self,
+        method: &Method,
+        target: &str,
+        more: &[(&'static str, &str)],
+        headers: &mut HeaderMap,
+    ) -> Result<(), String> {
         let identity = Credentials::new(&self.key.access_key, &self.key.secret_key, None, None, "demo").into();
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
@@ -88,7 +116,8 @@ impl S3Client {
             .into();
         let signed = [("host", self.address.as_str()), ("x-amz-content-sha256", "UNSIGNED-PAYLOAD")];
         let url = format!("http://{}{target}", self.address);
-        let request = SignableRequest::new(method.as_str(), url, signed.into_iter(), SignableBody::UnsignedPayload)
+        let signed = signed.into_iter().chain(more.iter().copied());
+        let request = SignableRequest::new(method.as_str(), url, signed, SignableBody::UnsignedPayload)
             .map_err(|e| e.to_string())?;
         let (instructions, _) = sign(request, &params).map_err(|e| e.to_string())?.into_parts();
         for (name, value) in instructions.headers() {

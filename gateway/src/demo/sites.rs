@@ -1,15 +1,30 @@
-//! Two sites as child processes of the program itself, on free loopback ports, with their data under one directory.
+//! Two sites as child processes, on free loopback ports, with their data under one directory.
 
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use serde_json::Value;
 
-use crate::cli::client::AdminClient;
+use super::workload::Random;
+use crate::cli::client::{AdminClient, read_token};
 use crate::config::KeyPair;
+
+/// Time between two looks at a status that is waited for.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
+
+/// How site A mirrors to site B.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// `strict`, `sync` or `async`.
+    pub policy: &'static str,
+    /// As in the configuration.
+    pub link_timeout: &'static str,
+}
 
 /// One site.
 pub struct Site {
@@ -17,6 +32,8 @@ pub struct Site {
     pub name: &'static str,
     /// Where it speaks S3: host and port.
     pub s3: String,
+    /// Where it takes its peers' streams: host and port.
+    pub mirror: String,
     /// Its admin address.
     pub admin: String,
     /// Its root key.
@@ -25,22 +42,33 @@ pub struct Site {
     pub dir: PathBuf,
     /// Its log.
     pub log: PathBuf,
-    mirror: String,
+    program: PathBuf,
     config: PathBuf,
     child: Option<Child>,
 }
 
+/// An address where nobody listens. Its port is below those that the system gives to outgoing connections: while a site
+/// is down none of them can take its place.
 fn free_address() -> Result<String, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    listener.local_addr().map(|a| a.to_string()).map_err(|e| e.to_string())
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    let mut random = Random::new(u64::from(std::process::id()) << 32 | TAKEN.fetch_add(1, Ordering::Relaxed));
+    let mut error = String::new();
+    for _ in 0..100 {
+        let address = format!("127.0.0.1:{}", 10_000 + random.below(20_000));
+        match TcpListener::bind(&address) {
+            Ok(_) => return Ok(address),
+            Err(cause) => error = cause.to_string(),
+        }
+    }
+    Err(format!("no free port: {error}"))
 }
 
 impl Site {
-    /// A site under `root` that is not running yet.
+    /// A site under `root` that is not running yet, run by `program`.
     ///
     /// # Errors
     /// When a directory or a port cannot be had.
-    pub fn new(root: &Path, name: &'static str) -> Result<Self, String> {
+    pub fn new(root: &Path, program: &Path, name: &'static str) -> Result<Self, String> {
         let dir = root.join(name);
         std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         Ok(Self {
@@ -50,6 +78,7 @@ impl Site {
             mirror: free_address()?,
             key: KeyPair { access_key: format!("DEMO{}", name.to_uppercase()), secret_key: crate::secret::token() },
             log: root.join(format!("{name}.log")),
+            program: program.to_owned(),
             config: root.join(format!("{name}.toml")),
             dir,
             child: None,
@@ -77,10 +106,10 @@ impl Site {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn start(&mut self, program: &Path) -> Result<(), String> {
+    pub fn start(&mut self) -> Result<(), String> {
         let log = File::options().create(true).append(true).open(&self.log).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
-        let child = Command::new(program)
+        let child = Command::new(&self.program)
             .args(["serve", "--config"])
             .arg(&self.config)
             .env_remove("LOCKSTEP_ADMIN_TOKEN")
@@ -88,17 +117,18 @@ impl Site {
             .stdout(log)
             .stderr(errors)
             .spawn()
-            .map_err(|e| format!("{}: {e}", program.display()))?;
+            .map_err(|e| format!("{}: {e}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
     }
 
-    /// SIGKILL: no chance to say goodbye.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
+    /// SIGKILL: no chance to say goodbye. Says whether it was running until now.
+    pub fn kill(&mut self) -> bool {
+        let Some(mut child) = self.child.take() else { return false };
+        let ran = matches!(child.try_wait(), Ok(None));
+        let _gone = child.kill();
+        let _reaped = child.wait();
+        ran
     }
 
     /// Leaves it running; its process id.
@@ -111,34 +141,72 @@ impl Site {
     /// # Errors
     /// When it has not written its token yet.
     pub fn admin(&self) -> Result<AdminClient, String> {
-        let token = std::fs::read_to_string(self.dir.join("admin.token")).map_err(|e| e.to_string())?;
-        AdminClient::with_token(&self.admin, token.trim().to_owned())
+        AdminClient::with_token(&self.admin, read_token(&self.token_file())?)
     }
 
-    /// Waits until an origin's stream is in this state.
+    /// Runs the program as an operator does, against this site; what it prints.
+    ///
+    /// # Errors
+    /// With its sentence when it refuses.
+    pub async fn operate(&self, words: &[&str]) -> Result<String, String> {
+        let run = tokio::process::Command::new(&self.program)
+            .args(words)
+            .args(["--admin", &self.admin, "--token-file"])
+            .arg(self.token_file())
+            .env_remove("LOCKSTEP_ADMIN_TOKEN")
+            .stdin(Stdio::null())
+            .output();
+        let output = run.await.map_err(|e| format!("{}: {e}", self.program.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Where it keeps its admin token.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.dir.join("admin.token")
+    }
+
+    /// What its status says of an origin, as JSON.
+    ///
+    /// # Errors
+    /// When it does not answer or does not know the origin.
+    pub async fn origin(&self, origin: &str) -> Result<Value, String> {
+        let status = self.admin()?.call(Method::GET, "/v1/status", None).await?;
+        let found = status["origins"].as_array().and_then(|all| all.iter().find(|o| o["origin"] == origin));
+        found.cloned().ok_or_else(|| format!("{} does not know {origin}", self.name))
+    }
+
+    /// Waits until an origin's stream is in this state; how long that took.
     ///
     /// # Errors
     /// When it is not after `patience`, with what was seen last.
-    pub async fn wait_for(&self, origin: &str, state: &str, patience: Duration) -> Result<(), String> {
+    pub async fn wait_for(&self, origin: &str, state: &str, patience: Duration) -> Result<Duration, String> {
+        self.wait_until(origin, state, patience, |found| found["state"] == state).await
+    }
+
+    /// Waits until what status says of an origin is right, `what` in words; how long that took.
+    ///
+    /// # Errors
+    /// When it is not after `patience`, with what was seen last.
+    pub async fn wait_until(
+        &self,
+        origin: &str,
+        what: &str,
+        patience: Duration,
+        is_right: impl Fn(&Value) -> bool,
+    ) -> Result<Duration, String> {
         let began = Instant::now();
         let mut seen = String::new();
         while began.elapsed() < patience {
-            if let Ok(admin) = self.admin() {
-                match admin.call(Method::GET, "/v1/status", None).await {
-                    Ok(status) => {
-                        let origins = status["origins"].as_array().cloned().unwrap_or_default();
-                        let found = origins.iter().find(|o| o["origin"] == origin);
-                        seen = found.map(|o| o["state"].to_string()).unwrap_or_default();
-                        if found.is_some_and(|o| o["state"] == state) {
-                            return Ok(());
-                        }
-                    }
-                    Err(error) => seen = error,
-                }
+            match self.origin(origin).await {
+                Ok(found) if is_right(&found) => return Ok(began.elapsed()),
+                Ok(found) => seen = format!("{} ({})", found["state"], found["reason"]),
+                Err(error) => seen = error,
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
-        Err(format!("{} did not see {origin} {state} within {patience:?}: {seen}", self.name))
+        Err(format!("{} did not see {origin} {what} within {patience:?}: {seen}", self.name))
     }
 }
 
@@ -148,20 +216,38 @@ impl Drop for Site {
     }
 }
 
-/// A source and its destination under `root`, with `policy`, running and in sync.
-///
-/// # Errors
-/// When a site does not start or the two do not come into sync.
-pub async fn pair(root: &Path, program: &Path, policy: &str) -> Result<(Site, Site), String> {
-    let secret = root.join("mirror.key");
-    std::fs::write(&secret, crate::secret::token()).map_err(|e| e.to_string())?;
-    let (mut a, mut b) = (Site::new(root, "site-a")?, Site::new(root, "site-b")?);
-    let to_b =
-        format!("[mirror.destination]\nnode = \"site-b\"\nurl = \"http://{}\"\npolicy = \"{policy}\"\n", b.mirror);
-    a.configure(&secret, &to_b)?;
-    b.configure(&secret, "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\n")?;
-    b.start(program)?;
-    a.start(program)?;
-    a.wait_for("site-a", "in_sync", Duration::from_mins(1)).await?;
-    Ok((a, b))
+/// A source and its destination.
+pub struct Pair {
+    /// The source.
+    pub a: Site,
+    /// Its destination.
+    pub b: Site,
+}
+
+impl Pair {
+    /// Two sites under `root` that are not running yet.
+    ///
+    /// # Errors
+    /// When a directory or a port cannot be had.
+    pub fn new(root: &Path, program: &Path) -> Result<Self, String> {
+        Ok(Self { a: Site::new(root, program, "site-a")?, b: Site::new(root, program, "site-b")? })
+    }
+
+    /// Starts both and waits until they are in sync. A reaches B at `link`, host and port: B's own, or a proxy's before it.
+    ///
+    /// # Errors
+    /// When a site does not start or the two do not come into sync.
+    pub async fn start(&mut self, root: &Path, stream: &Stream, link: &str) -> Result<(), String> {
+        let secret = root.join("mirror.key");
+        std::fs::write(&secret, crate::secret::token()).map_err(|e| e.to_string())?;
+        let to_b = format!(
+            "[mirror.destination]\nnode = \"site-b\"\nurl = \"http://{link}\"\npolicy = \"{}\"\nlink_timeout = \"{}\"\n",
+            stream.policy, stream.link_timeout
+        );
+        self.a.configure(&secret, &to_b)?;
+        self.b.configure(&secret, "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\n")?;
+        self.b.start()?;
+        self.a.start()?;
+        self.a.wait_for("site-a", "in_sync", Duration::from_mins(1)).await.map(drop)
+    }
 }

@@ -33,8 +33,8 @@ pub(super) struct Points {
     pub(super) last_wall_ms: u64,
     next_ms: u64,
     current: Option<Point>,
-    /// Operators who wait for the next whole one.
-    tickets: Vec<Ticket>,
+    /// Operators who wait for one that holds everything that was committed when they asked.
+    tickets: Vec<(Ticket, Seq)>,
 }
 
 impl Points {
@@ -57,7 +57,7 @@ impl Points {
 impl Log {
     /// An operator wants one now.
     pub(super) fn sync(&mut self, ticket: Ticket, cx: &mut Context) {
-        let (now, origin) = (cx.now, self.origin.clone());
+        let (now, origin, committed) = (cx.now, self.origin.clone(), self.committed);
         let Side::Source(source) = &mut self.side else {
             return cx.reply_error(ticket, format!("this node is not the source of {origin}"));
         };
@@ -66,7 +66,7 @@ impl Log {
         {
             return cx.reply_error(ticket, format!("the mirror of {origin} is not linked: {}", stream.reason));
         }
-        source.points.tickets.push(ticket);
+        source.points.tickets.push((ticket, committed));
         source.points.due(now);
         self.point_tick(cx);
     }
@@ -178,8 +178,13 @@ impl Log {
             cx.store.change(&origin, |entry| entry.consistency_point = point.through);
         }
         let here = source.stream.as_ref().map_or(flushed, |stream| stream.peer.persisted.min(flushed));
-        let tickets = std::mem::take(&mut source.points.tickets);
-        for ticket in tickets {
+        let asked = std::mem::take(&mut source.points.tickets);
+        let (tickets, later): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| *asked <= point.through);
+        source.points.tickets = later;
+        if !source.points.tickets.is_empty() {
+            source.points.due(cx.now);
+        }
+        for (ticket, _) in tickets {
             if whole {
                 let report = self.report(format!("consistency point at {}", point.through), cx);
                 cx.emit(Effect::Reply { ticket, result: Ok(report) });

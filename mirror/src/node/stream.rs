@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::OriginEntry;
 
@@ -68,6 +68,8 @@ pub(super) struct Stream {
     pub(super) unacked: Ages,
     /// In sync when the destination has this.
     closing_at: Seq,
+    /// In sync, and the destination may not know it: the connection that would have told it is gone.
+    untold: bool,
     /// A degradation is being stored.
     degrading: bool,
     /// Where the destination is ahead: its last record, which this node takes over before anything else.
@@ -108,6 +110,7 @@ impl Stream {
             window_bytes: 0,
             unacked: Ages::default(),
             closing_at: Seq::ZERO,
+            untold: false,
             degrading: false,
             adopting: None,
             last_sent_ms: now.mono_ms,
@@ -147,6 +150,15 @@ impl Stream {
     pub(super) fn set(&mut self, state: StreamState, reason: String) {
         self.state = state;
         self.reason = reason;
+    }
+
+    /// Why a restarted source takes no writes, and what an operator can do about it.
+    fn why_unsettled(&self, origin: &Origin, reason: &str) -> String {
+        let way_out = match self.plan.policy {
+            Policy::Strict => String::new(),
+            Policy::Sync | Policy::Async => format!("; 'lockstep resume {origin} --alone' takes writes without it"),
+        };
+        format!("restarted, and the mirror may have been promoted meanwhile; no link: {reason}{way_out}")
     }
 
     /// Keeps records that were just placed for sending.
@@ -306,11 +318,13 @@ impl Log {
             _ => before,
         };
         let first = stream.attempts <= 1;
-        if stream.state != StreamState::Fenced && stream.state != StreamState::Paused {
+        if next == StreamState::Unsettled {
+            stream.reason = stream.why_unsettled(&origin, reason);
+        } else if stream.state != StreamState::Fenced && stream.state != StreamState::Paused {
             stream.set(next, format!("no link: {reason}"));
         }
         if next != before || first {
-            cx.note(&origin, format!("link lost ({reason}); state {next:?}"));
+            cx.note(&origin, format!("link lost ({reason}); state {next}"));
         }
         self.abandon_point(cx);
     }
@@ -472,6 +486,10 @@ impl Log {
         stream.unacked.pop(has);
         let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
+        if stream.state == StreamState::InSync && !stream.alone {
+            stream.untold = true;
+            stream.closing_at = last;
+        }
         if !waits || stream.alone {
             // With the in-sync mark durable nothing was ever answered alone: acks are waited for from now on.
             let strict_mark = in_sync && stream.plan.policy != Policy::Async;
@@ -523,6 +541,13 @@ impl Log {
             stream.unacked.restart(now_ms);
             stream.set(StreamState::Closing, "writes wait for the mirror again".into());
         }
+        if stream.state == StreamState::InSync && stream.untold && stream.peer.persisted >= stream.closing_at {
+            stream.untold = false;
+            if let Some(connection) = stream.up() {
+                self.send(connection, Message::SetInSync(true), cx);
+            }
+            return;
+        }
         if stream.state == StreamState::Closing && stream.peer.persisted >= stream.closing_at {
             let waiting = self.after.iter().any(|(_, what)| *what == After::InSync);
             if !waiting {
@@ -539,6 +564,7 @@ impl Log {
             return;
         }
         stream.set(StreamState::InSync, "the mirror has every committed record".into());
+        stream.untold = false;
         let connection = stream.up();
         cx.note(&self.origin.clone(), "in sync");
         if let Some(connection) = connection {
@@ -673,7 +699,7 @@ impl Log {
             return cx.reply_error(ticket, format!("this node is not the source of a mirrored {origin}"));
         };
         if stream.state == StreamState::Fenced || stream.state == StreamState::Unsettled {
-            return cx.reply_error(ticket, format!("{origin} is {:?}: {}", stream.state, stream.reason));
+            return cx.reply_error(ticket, format!("{origin} is {}: {}", stream.state, stream.reason));
         }
         let sync = stream.plan.policy == Policy::Sync;
         let alone = stream.alone;
@@ -704,7 +730,7 @@ impl Log {
                 return cx.reply_error(ticket, "policy strict never answers alone; change the policy first");
             }
             if state != StreamState::Unsettled {
-                return cx.reply_error(ticket, format!("{origin} is not waiting for its mirror: it is {state:?}"));
+                return cx.reply_error(ticket, format!("{origin} is not waiting for its mirror: it is {state}"));
             }
             self.drop_connection("resumed alone", cx);
             self.raise(cx);

@@ -97,7 +97,7 @@ impl Core {
                 }
             }
             self.handle(Event::Idle);
-            self.show_status();
+            self.show_status(false);
             if self.stop.0.is_cancelled() {
                 return;
             }
@@ -185,12 +185,17 @@ impl Core {
             }
             Effect::Done { ticket, result } => self.done(ticket, result),
             Effect::Reply { ticket, result } => {
+                // Who asks for the status after the answer sees what the command did.
+                self.show_status(true);
                 if let Some(reply) = self.commands.remove(&ticket) {
                     let _operator_gone = reply.send(result);
                 }
             }
             Effect::Publish(state) => self.publish(state),
-            Effect::Note { origin, text } => tracing::info!(%origin, "{text}"),
+            Effect::Note { origin, text } => {
+                tracing::info!(%origin, "{text}");
+                self.show_status(true);
+            }
             Effect::Stop { reason } => {
                 tracing::error!("the node stops: {reason}");
                 *self.stop.1.lock().unwrap_or_else(PoisonError::into_inner) = reason;
@@ -219,9 +224,10 @@ impl Core {
         *origins = Arc::new(next);
     }
 
-    fn show_status(&mut self) {
+    /// Takes a picture of the node for whoever asks: a fresh one, or one that is not older than the interval.
+    fn show_status(&mut self, fresh: bool) {
         let now = self.clock.now();
-        if now.mono_ms < self.status_ms {
+        if now.mono_ms < self.status_ms && !fresh {
             return;
         }
         self.status_ms = now.mono_ms + STATUS_INTERVAL_MS;

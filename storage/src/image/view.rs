@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
-pub use self::digest::ImageDigest;
+pub use self::digest::{BodiesDigest, ImageDigest};
 pub use self::list::{ListPage, ListQuery, UploadPage};
 use super::apply::stored_record;
 use super::keys::{self, Waiting};

@@ -57,7 +57,7 @@ pub(crate) fn apply_stops_where_it_is_told_and_does_nothing_twice(mut bed: Bed) 
     let digest = bed.image.view().digest().expect("reads");
     assert_eq!(bed.image.apply(Seq(99), 100).expect("applies").seq, Seq(9));
     assert_eq!(bed.image.view().digest().expect("reads"), digest);
-    assert_eq!((digest.applied, digest.entries), (Seq(9), 9));
+    assert_eq!((digest.applied.seq, digest.entries), (Seq(9), 9));
 }
 
 pub(crate) fn the_log_is_read_back_and_trimmed(mut bed: Bed) {
@@ -96,7 +96,10 @@ pub(crate) fn a_corrupt_chunk_is_found(mut bed: Bed) {
     bed.write(create_bucket("bk"), b"");
     let extent = bed.write_body(&[&vec![1; 50_000], &[2; 9]]);
     let body = body_of(extent);
+    bed.write(put_object("bk", "k", &[extent]), b"");
     assert_eq!(bed.image.view().chunk(body, 1).expect("sound"), vec![2; 9]);
+    let bodies = bed.image.view().digest_bodies().expect("sound");
+    assert_eq!(bodies.bytes, 50_009);
     let damages = [keys::chunk(body, 0), keys::chunk(body, 1), keys::chunk_crc(body, 0)];
     for (key, index) in damages.into_iter().zip([0, 1, 0]) {
         let stored = bed.engine().snapshot().get(Family::Body, &key).expect("reads").expect("is there");
@@ -109,9 +112,11 @@ pub(crate) fn a_corrupt_chunk_is_found(mut bed: Bed) {
             let error = bed.image.view().chunk(body, index).expect_err("damaged");
             assert!(matches!(error, ImageError::Corrupt(_)), "{error}");
             assert!(matches!(bed.image.read_log(Seq(1), usize::MAX), Err(ImageError::Corrupt(_))));
+            assert!(matches!(bed.image.view().digest_bodies(), Err(ImageError::Corrupt(_))));
         }
         bed.engine().commit(vec![Change::Put(Family::Body, key, stored)]).expect("commits");
         bed.image.view().chunk(body, index).expect("sound again");
+        assert_eq!(bed.image.view().digest_bodies().expect("sound again"), bodies);
     }
     assert!(matches!(bed.image.view().chunk(body, 2), Err(ImageError::Corrupt(_))), "no such chunk");
 }

@@ -234,7 +234,7 @@ fn check_history(steps: &[Step], size: usize, other: &Bed) {
     run(&collecting, &records, size, true);
     check_counts(&collecting);
     assert_eq!(digest, collecting.image.view().digest().expect("reads"));
-    let last = digest.applied;
+    let last = digest.applied.seq;
     while other.image.collect(last, 4).expect("collects") > 0 {}
     check_counts(other);
     assert_eq!(digest, other.image.view().digest().expect("reads"));

@@ -1,6 +1,7 @@
 //! The end of a run: everything is mended, and the streams must come together. Rule 9.
 
 use lockstep_mirror::client::Role;
+use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
 use lockstep_storage::id::Origin;
 
@@ -91,10 +92,16 @@ impl World {
         }
         let Some(a) = self.status(Site::A, &origin) else { return broken(8, "A stopped while nothing was wrong") };
         match a.state {
-            StreamState::InSync => Ok(a.peer_persisted == a.last),
+            StreamState::InSync => Ok(a.peer_persisted == a.last && self.is_marked(&a)),
             StreamState::NeedsBaseline => self.needs_baseline(&a),
             _ => Ok(false),
         }
+    }
+
+    /// The destination knows that it is in sync, too: a promote there must not be refused. `async` promises nothing.
+    fn is_marked(&self, a: &OriginStatus) -> bool {
+        let b = self.status(Site::B, &a.origin).map(|status| status.state);
+        a.policy == Some(Policy::Async) || b == Some(StreamState::InSync)
     }
 
     /// A stream that says that it needs a baseline: does it?
@@ -140,7 +147,7 @@ impl World {
             status.map_or("down".to_owned(), |s| {
                 let (state, role) = (s.state, s.role);
                 format!(
-                    "{role:?} {state:?} ({}), last {}, persisted {}, committed {}, applied {}",
+                    "{role:?} {state} ({}), last {}, persisted {}, committed {}, applied {}",
                     s.reason, s.last, s.persisted, s.committed, s.applied
                 )
             })

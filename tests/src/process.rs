@@ -1,0 +1,88 @@
+//! Failures between two real `lockstep serve` processes: one is killed with SIGKILL, or the link between them is cut, while
+//! writers write. Afterwards what clients were told is held against what both sites have.
+//!
+//! # Layout
+//! - [`proxy`]: the link, as something that can be cut, healed and delayed.
+//! - [`scene`]: two sites and their writers, and the comparison that ends every round.
+//! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other.
+//! - [`figures`]: what a round found.
+
+pub mod destination;
+pub mod figures;
+pub mod link;
+pub mod proxy;
+pub mod scene;
+pub mod source;
+pub mod storm;
+
+use std::fmt;
+use std::str::FromStr;
+
+use self::figures::Figures;
+use self::scene::Options;
+
+/// What fails in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The source is killed and its destination promoted.
+    Promote,
+    /// The destination is killed and comes back.
+    Destination,
+    /// The source is killed and comes back to its destination.
+    Source,
+    /// Both are killed; the source comes back first and waits.
+    Both,
+    /// Both are killed; the source comes back and is told to go on alone.
+    Alone,
+    /// The destination is killed, later the source too, which comes back first and goes on alone by itself. Not `strict`.
+    OutOfSync,
+    /// The link is cut, one way or both, and heals.
+    Cut,
+    /// Kills and cuts one after the other.
+    Storm,
+}
+
+/// All kinds with their names.
+pub const KINDS: [(&str, Kind); 8] = [
+    ("promote", Kind::Promote),
+    ("destination", Kind::Destination),
+    ("source", Kind::Source),
+    ("both", Kind::Both),
+    ("alone", Kind::Alone),
+    ("out-of-sync", Kind::OutOfSync),
+    ("cut", Kind::Cut),
+    ("storm", Kind::Storm),
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = KINDS.iter().find(|(_, kind)| kind == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = KINDS.iter().find(|(name, _)| *name == text);
+        found.map(|(_, kind)| *kind).ok_or_else(|| format!("there is no kind of round called {text}"))
+    }
+}
+
+/// Runs one round in a directory of its own.
+///
+/// # Errors
+/// When a step fails; what differs from what clients were told is in the figures.
+pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
+    match kind {
+        Kind::Promote => source::killed_and_promoted(options).await,
+        Kind::Destination => destination::killed(options).await,
+        Kind::Source => source::killed(options).await,
+        Kind::Both => source::killed_with_its_destination(options, false).await,
+        Kind::Alone => source::killed_with_its_destination(options, true).await,
+        Kind::OutOfSync => source::killed_out_of_sync(options).await,
+        Kind::Cut => link::cut(options).await,
+        Kind::Storm => storm::storm(options).await,
+    }
+}
