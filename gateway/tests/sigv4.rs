@@ -62,7 +62,7 @@ impl Signed {
         if presigned {
             settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
             settings.signature_location = SignatureLocation::QueryParams;
-            settings.expires_in = Some(Duration::from_secs(600));
+            settings.expires_in = Some(Duration::from_mins(10));
         }
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_S as u64);
         let params = SigningParams::builder().identity(&identity).region("us-east-1").name("s3").time(time);

@@ -269,8 +269,8 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_gone_is_named() {
-        let (hold, held) = mpsc::channel::<()>();
-        let waits = Builder::new().name("waits".into()).spawn(move || drop(held.recv())).expect("a thread");
+        let (hold, released) = mpsc::channel::<()>();
+        let waits = Builder::new().name("waits".into()).spawn(move || assert!(released.recv().is_err())).expect("a thread");
         let ends = Builder::new().name("ends".into()).spawn(|| {}).expect("a thread");
         assert_eq!(lost(&[]), None);
         let mut threads = vec![waits];

@@ -3,6 +3,7 @@
 //! report that can be run again.
 
 #![allow(missing_docs, reason = "no library for others: the names of steps and faults say what they are")]
+#![allow(clippy::missing_panics_doc, reason = "what tests share panics where the test has failed")]
 #![allow(clippy::missing_errors_doc, reason = "the error of a check is always the rule that was broken")]
 
 pub mod node;

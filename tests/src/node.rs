@@ -31,7 +31,7 @@ pub const TOKEN: &str = "the-admin-token-of-the-tests";
 /// What the two ends of a link share.
 pub const MIRROR_SECRET: &str = "a-secret-of-both-sites";
 /// Nothing takes this long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a node is told beside the usual.
 #[derive(Debug, Clone)]

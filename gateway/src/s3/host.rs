@@ -37,11 +37,11 @@ impl Target {
             None => (None, String::new()),
         };
         let is_hosted = !hosted.is_empty();
-        let (bucket, key) = if !is_hosted {
+        let (bucket, key) = if is_hosted {
+            (hosted, decode(path)?)
+        } else {
             let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
             (decode(bucket)?, decode(key)?)
-        } else {
-            (hosted, decode(path)?)
         };
         let is_service = bucket.is_empty() && key.is_empty();
         if !is_service && !is_bucket_name(&bucket) {

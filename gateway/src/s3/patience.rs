@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep};
 const OPENING_LEN: usize = 24;
 
 /// A stream with a time limit for its opening and for every stalled write.
-pub struct Patient<S> {
+pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
     heard: usize,
@@ -28,7 +28,7 @@ pub struct Patient<S> {
 
 impl<S> Patient<S> {
     /// Waits this long for the first bytes, and for the other end to take bytes.
-    pub fn new(stream: S, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, heard: 0, opening: Box::pin(sleep(limit)), stalled: None }
     }
 
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_a_cut_opening_end_and_a_connection_that_has_begun_may_be_silent() {

@@ -59,6 +59,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 /// A refusal with 503 is the answer of a state that was logged when it began: a line for each would bury it.
+#[allow(clippy::needless_pass_by_value, reason = "the layer calls it with values")]
 fn log_failure(failure: ServerErrorsFailureClass, latency: Duration, _span: &Span) {
     if !matches!(failure, ServerErrorsFailureClass::StatusCode(StatusCode::SERVICE_UNAVAILABLE)) {
         tracing::error!(%failure, ?latency, "a request failed");

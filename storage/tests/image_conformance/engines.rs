@@ -303,7 +303,7 @@ fn a_dropped_body_gives_its_space_back_when_its_last_reader_has_gone() {
     let dir = TempDir::new().expect("a directory");
     let image = open(dir.path()).expect("opens");
     let mut history = History::default();
-    let (records, extent) = history.body(&[&[7; 1 << 20], &[8; 1 << 20]]);
+    let (records, extent) = history.body(&[&vec![7; 1 << 20], &vec![8; 1 << 20]]);
     image.append(&records).expect("appends");
     let abandon = history.record(super::bed::abandon(extent), b"");
     image.append(std::slice::from_ref(&abandon)).expect("appends");
@@ -328,7 +328,7 @@ fn what_was_dropped_before_a_crash_is_freed_after_it_and_an_empty_file_goes() {
     let dir = TempDir::new().expect("a directory");
     let image = open(dir.path()).expect("opens");
     let mut history = History::default();
-    let (mut records, extent) = history.body(&[&[7; 1 << 20]]);
+    let (mut records, extent) = history.body(&[&vec![7; 1 << 20]]);
     records.push(history.record(super::bed::abandon(extent), b""));
     let last = image.append(&records).expect("appends").seq;
     image.apply(last, 99).expect("applies");

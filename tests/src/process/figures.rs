@@ -52,8 +52,8 @@ impl Figures {
     #[must_use]
     pub fn line(&self) -> String {
         let counts = &self.counts;
-        let times: String =
-            self.times.iter().map(|(what, took)| format!("  {what} {:.0} ms", took.as_secs_f64() * 1000.0)).collect();
+        let time = |(what, took): &(_, Duration)| format!("  {what} {:.0} ms", took.as_secs_f64() * 1000.0);
+        let times = self.times.iter().map(time).collect::<Vec<_>>().concat();
         format!(
             "written {} ({} copies, {} multipart, {} MiB)  deleted {}  read back {} objects, {} keys  unanswered {} (done {})  \
              refused {} unknown {} local {}{times}  {}  lost or different {}",

@@ -142,9 +142,9 @@ impl Space {
             let left = usage.used > usage.dropped || self.waits.contains_key(number) || Some(*number) == active;
             (!left).then_some(*number)
         };
-        let empty: Vec<u64> = self.files.iter().filter_map(empty).collect();
-        self.files.retain(|number, _| !empty.contains(number));
-        empty
+        let gone: Vec<u64> = self.files.iter().filter_map(empty).collect();
+        self.files.retain(|number, _| !gone.contains(number));
+        gone
     }
 
     /// Bytes that something refers to.

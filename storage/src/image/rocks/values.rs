@@ -74,7 +74,7 @@ pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageErr
     drop(chunks);
     let mut bodies = Bodies { store, set: BTreeMap::new(), dropped: Vec::new() };
     let mut batch = WriteBatch::default();
-    let mut files = BTreeMap::new();
+    let mut usages = BTreeMap::new();
     for change in changes {
         match change {
             Change::Put(Family::Body, key, value) => {
@@ -84,7 +84,7 @@ pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageErr
                     None => [&[INLINE], &value[..]].concat(),
                 };
                 if let Some(place) = place {
-                    let usage = usage(&mut files, &space, place.file);
+                    let usage = usage(&mut usages, &space, place.file);
                     usage.used = usage.used.max(place.offset + place.space());
                 }
                 bodies.replace(&key, place)?;
@@ -105,13 +105,13 @@ pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageErr
     let family = store.named(&store.space_name)?;
     for place in &dropped {
         batch.put_cf(family, dropped_key(*place), b"");
-        usage(&mut files, &space, place.file).dropped += place.space();
+        usage(&mut usages, &space, place.file).dropped += place.space();
     }
-    for (number, usage) in &files {
+    for (number, usage) in &usages {
         batch.put_cf(family, file_key(*number), usage.encode());
     }
     store.write(batch)?;
-    space.files.extend(files);
+    space.files.extend(usages);
     space.dropped(dropped);
     Ok(())
 }
