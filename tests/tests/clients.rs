@@ -48,6 +48,6 @@ async fn boto3_works_without_a_special_setting_and_what_it_writes_is_mirrored() 
     run("python3", "boto3_run.py", &a);
     let status = a.client.status();
     let own = status.origins.iter().find(|origin| origin.origin.as_str() == "site-a").expect("its own origin");
-    assert_eq!((own.degraded_acks, own.mirrored_acks > 100), (0, true), "{}", own.reason);
+    assert_eq!((own.degraded_acks, own.mirrored_acks > 20), (0, true), "{own:?}");
     drop(b);
 }

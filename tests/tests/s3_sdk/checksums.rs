@@ -13,7 +13,7 @@ const CHECKS: [(&str, &str); 5] = [
     ("CRC32C", "4waSgw=="),
     ("CRC64NVME", "rosUhgp5mIg="),
     ("SHA1", "98O8HYCOBHMq32eZZczDTKeuNEE="),
-    ("SHA256", "FeKw09M9qtpbV3RGPDyrBl8WrVVDdxQmWfFAi7WdvuU="),
+    ("SHA256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="),
 ];
 
 #[tokio::test]
