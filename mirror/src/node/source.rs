@@ -15,12 +15,12 @@ use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{EPOCHS_MAX, EpochEntry, OriginEntry, StoredRole};
 
 use super::Context;
-use super::log::{After, BATCH_LEN_MAX, BATCH_RECORDS_MAX, Log, Side};
+use super::log::{After, Log, Side};
 use super::point::Points;
 use super::stream::Stream;
 use crate::client::{Answered, Receipt, Refusal};
 use crate::event::{Effect, Now, Ticket};
-use crate::plan::{AckLevel, OriginPlan, Policy};
+use crate::plan::{AckLevel, Limits, OriginPlan, Policy};
 use crate::status::StreamState;
 
 /// A write that waits for its place. The core's own have no ticket.
@@ -73,11 +73,12 @@ impl Source {
         entry: &OriginEntry,
         role: StoredRole,
         recovered: &Recovered,
+        limits: Limits,
         now: Now,
     ) -> Self {
         let mut source = Self::new(now);
         source.fence = role == StoredRole::Fenced;
-        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, source.fence, now));
+        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, source.fence, limits, now));
         source.points.last = entry.consistency_point.min(recovered.progress.applied.seq);
         source
     }
@@ -188,7 +189,7 @@ impl Log {
 
     fn admit(&mut self, draft: &Draft, require: Option<AckLevel>, cx: &Context) -> Result<(), Refusal> {
         let (origin, full) = (self.origin.clone(), self.full);
-        if draft.record_len() > self.record_len_max {
+        if draft.record_len() > self.limits.record_len_max {
             return Err(Refusal::NotWritable {
                 reason: format!("a record of {} bytes is too long", draft.record_len()),
             });
@@ -255,9 +256,9 @@ impl Log {
         if placed == 0 {
             return None;
         }
-        let last = self.last.seq;
+        let (last, ages_max) = (self.last.seq, self.limits.ages_max);
         if let Some(stream) = &mut self.source().stream {
-            stream.unacked.push(last, bytes as u64, now_ms);
+            stream.unacked.push(last, bytes as u64, now_ms, ages_max);
             stream.keep(&records[..placed]);
         }
         self.pump(cx);
@@ -275,10 +276,10 @@ impl Log {
             time_ms: self.time_ms.max(cx.now.wall_ms),
         };
         let mut bytes = 0;
-        let mut records = Vec::with_capacity(source.submissions.len().min(BATCH_RECORDS_MAX));
-        for submission in source.submissions.iter().take(BATCH_RECORDS_MAX) {
+        let mut records = Vec::with_capacity(source.submissions.len().min(self.limits.batch_records_max));
+        for submission in source.submissions.iter().take(self.limits.batch_records_max) {
             bytes += submission.draft.record_len();
-            if bytes > BATCH_LEN_MAX && !records.is_empty() {
+            if bytes > self.limits.batch_len_max && !records.is_empty() {
                 break;
             }
             let record = submission.draft.clone().place(&place);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Connection, Event};
 use lockstep_mirror::link::{Held, LinkHandle, LinkOptions, Secret};
 use lockstep_mirror::message::{Append, Message};
-use lockstep_mirror::plan::{AckLevel, NodePlan, OriginPlan, Policy, StreamPlan};
+use lockstep_mirror::plan::{AckLevel, Limits, NodePlan, OriginPlan, Policy, StreamPlan};
 use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::op::{Data, Mutation};
 use lockstep_storage::record::RECORD_LEN_MAX;
@@ -46,7 +46,7 @@ pub fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> NodePlan 
         }),
     };
     let origins = origins.iter().map(origin).collect();
-    NodePlan { node: name(node), origins, bootstrap: Vec::new(), record_len_max: RECORD_LEN_MAX }
+    NodePlan { node: name(node), origins, bootstrap: Vec::new(), limits: Limits::default() }
 }
 
 /// A node that is nothing but its link.
