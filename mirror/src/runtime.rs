@@ -139,7 +139,7 @@ impl Runtime {
         for (origin, image) in images {
             let tails = options.data_dir.clone();
             let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| set_aside(&tails, o, e, r));
-            let worker = Worker::new(origin.clone(), image, set_aside);
+            let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside);
             let space = engine::Space { dir: options.data_dir.clone(), reserve_bytes: options.reserve_bytes };
             let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
             engines.insert(origin, sender);

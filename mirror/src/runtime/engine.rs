@@ -55,7 +55,7 @@ fn apply_loop(
     inbox: &Sender<Input>,
 ) {
     loop {
-        let next = if worker.is_applying() {
+        let next = if worker.has_steps() {
             match effects.try_recv() {
                 Ok(effect) => Some(effect),
                 Err(TryRecvError::Empty) => None,
@@ -74,7 +74,7 @@ fn apply_loop(
                 continue;
             }
             Some(effect) => worker.carry_out(effect),
-            None => worker.apply_step(),
+            None => worker.step(),
         };
         let event = match done {
             Ok(None) => continue,
