@@ -95,6 +95,9 @@ pub struct OriginState {
     pub role: Role,
     /// The last consistency point that the image has reached: what a reader of a replica is told.
     pub consistency_point: (Epoch, Seq),
+    /// May it be read here? Not at a source that has restarted until everything that it found in its log, and that a client
+    /// may have been answered for, is in its image.
+    pub readable: bool,
 }
 
 /// A write that has its place and is on its way.

@@ -19,6 +19,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, SERVER};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
+use lockstep_mirror::client::OriginState;
 use lockstep_storage::id::Origin;
 use lockstep_storage::op::AccessKey;
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -162,20 +163,35 @@ fn host(parts: &Parts) -> Result<&str, S3Error> {
     }
 }
 
+/// Between a restart and the moment when everything that was answered for is in the image again, an answer could be an old
+/// one: a key that is not there, an object as it was before.
+fn check_readable(state: &OriginState) -> Result<(), S3Error> {
+    if state.readable {
+        return Ok(());
+    }
+    let reason = format!("This node has restarted: what of {} its mirror has is not known yet.", state.origin);
+    Err(S3Error::unavailable(reason, 1))
+}
+
 /// The origin that a request is for and the secret of its key: of the origin that Host names, else of the first that has it.
 fn find_key(gateway: &Gateway, named: Option<&Origin>, access_key: &str) -> Result<(Origin, AccessKey), S3Error> {
     let unknown = || S3Error::from(Code::InvalidAccessKeyId).with_detail("AWSAccessKeyId", access_key);
+    let origins = gateway.client.origins();
     if let Some(origin) = named {
+        origins.iter().find(|state| state.origin == *origin).map_or(Ok(()), check_readable)?;
         let key = gateway.client.view(origin)?.access_key(access_key)?;
         return key.map(|key| (origin.clone(), key)).ok_or_else(unknown);
     }
-    for state in gateway.client.origins().iter() {
+    for state in origins.iter() {
         // An origin that is going away takes no other one's clients with it.
         let Ok(view) = gateway.client.view(&state.origin) else { continue };
         if let Some(key) = view.access_key(access_key)? {
+            check_readable(state)?;
             return Ok((state.origin.clone(), key));
         }
     }
+    // The key may be among what is not in an image yet.
+    origins.iter().try_for_each(check_readable)?;
     Err(unknown())
 }
 

@@ -108,6 +108,8 @@ pub(super) struct Log {
     flushing: bool,
     flush_again: bool,
     pub(super) trimmed: Seq,
+    /// The last record that the start found: at a source a client may have been answered for any up to it.
+    recovered: Seq,
     /// Placed and not yet persisted.
     pub(super) pending: VecDeque<Record>,
     /// Received from the peer and not yet placed.
@@ -144,6 +146,7 @@ impl Log {
             flushing: false,
             flush_again: false,
             trimmed: progress.trimmed,
+            recovered: progress.appended.seq,
             pending: VecDeque::new(),
             incoming: VecDeque::new(),
             full: false,
@@ -263,7 +266,11 @@ impl Log {
     }
 
     pub(super) fn on_applied(&mut self, at: Position, cx: &mut Context) {
+        let readable = self.is_readable();
         self.applied = at;
+        if readable != self.is_readable() {
+            self.publish(cx);
+        }
         match &self.side {
             Side::Source(_) => {
                 self.answer(cx);
@@ -387,7 +394,12 @@ impl Log {
         let entry = cx.store.entry(&self.origin);
         let point = entry.consistency_point;
         let epoch = entry.epochs.iter().rev().find(|e| e.first <= point).map(|e| e.epoch).unwrap_or_default();
-        let state = OriginState { origin: self.origin.clone(), role: self.role(), consistency_point: (epoch, point) };
+        let (role, readable) = (self.role(), self.is_readable());
+        let state = OriginState { origin: self.origin.clone(), role, consistency_point: (epoch, point), readable };
         cx.emit(Effect::Publish(state));
+    }
+
+    fn is_readable(&self) -> bool {
+        self.role() != Role::Source || self.applied.seq >= self.recovered
     }
 }

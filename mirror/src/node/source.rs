@@ -132,8 +132,8 @@ impl Log {
         if self.role() == crate::client::Role::Fenced {
             return;
         }
-        // What is uncertain stays so until a Hello settles it, or until this node goes on alone.
-        if self.source().is_alone() && self.source().stream.is_none() {
+        // What is uncertain stays so until a Hello settles it, unless nobody else was needed for an answer before either.
+        if self.source().is_alone() {
             self.commit(cx);
         } else {
             self.apply(self.committed, cx);
@@ -303,8 +303,6 @@ impl Log {
         let source = self.source();
         let level = match &source.stream {
             Some(stream) if !stream.alone => persisted.min(stream.peer_level()),
-            // After a restart nothing is certain before a Hello, or before this node goes on alone.
-            Some(_) if !source.fresh => Seq::ZERO,
             _ => persisted,
         };
         let level = level.max(persisted.min(source.bootstrap_through));
