@@ -50,6 +50,8 @@ pub(super) struct Source {
     pub(super) stream: Option<Stream>,
     submissions: VecDeque<Submission>,
     waiting: VecDeque<Waiting>,
+    /// Answered as unknown, in order: their records may yet become visible.
+    doubtful: VecDeque<(Seq, Ticket)>,
     /// The epoch may be written under: it was raised, or a Hello was completed, since the start.
     pub(super) fresh: bool,
     raising: bool,
@@ -89,6 +91,7 @@ impl Source {
             stream: None,
             submissions: VecDeque::new(),
             waiting: VecDeque::new(),
+            doubtful: VecDeque::new(),
             fresh: false,
             raising: false,
             bootstrap_through: Seq::ZERO,
@@ -337,6 +340,16 @@ impl Log {
         while let Some(waiting) = behind.pop_back() {
             source.waiting.push_front(waiting);
         }
+        self.settle_doubtful(applied, cx);
+    }
+
+    /// What was given up through here is in the image, or will never be here.
+    fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
+        let Side::Source(source) = &mut self.side else { return };
+        while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
+            source.doubtful.pop_front();
+            cx.emit(Effect::Settled { ticket });
+        }
     }
 
     /// Answers "outcome unknown" to the writes that `which` picks: they may yet become visible.
@@ -349,11 +362,14 @@ impl Log {
             if picked && now_ms.saturating_sub(waiting.since_ms) >= oldest_ms {
                 let Waiting { ticket, epoch, seq, .. } = waiting;
                 cx.refuse(ticket, Refusal::Unknown { epoch, seq, reason: reason.into() });
+                source.doubtful.push_back((seq, ticket));
             } else {
                 kept.push_back(waiting);
             }
         }
         source.waiting = kept;
+        source.doubtful.make_contiguous().sort_unstable_by_key(|(seq, _)| *seq);
+        self.settle_doubtful(self.applied.seq, cx);
     }
 
     /// Refuses what was admitted and has no place yet: no effect.
@@ -382,6 +398,7 @@ impl Log {
         let reason = format!("the peer took {} over under epoch {by}", self.origin);
         self.refuse_submissions(&reason, cx);
         self.give_up(&reason, 0, false, cx);
+        self.settle_doubtful(Seq(u64::MAX), cx);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
             entry.in_sync = false;
