@@ -378,6 +378,10 @@ impl Log {
         match found {
             Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
                 let (has, from) = (welcome.last.seq, self.trimmed.next());
+                if let Some(stream) = self.stream() {
+                    // It has lost what it had acknowledged: nothing more is trimmed, nobody told that it has it.
+                    stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
+                }
                 let reason =
                     format!("the mirror has records up to {has}, the backlog begins at {from}: it needs a baseline");
                 self.reject(StreamState::NeedsBaseline, reason, cx);
