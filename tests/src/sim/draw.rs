@@ -171,7 +171,7 @@ impl Draw {
             }
             23 => self.episode(Step::FailFlush(site), Some(Step::Restart(site))),
             24 | 26 => self.lagging_disk(),
-            27 if self.random.chance(30) => self.episode(Step::Renew(Site::B), None),
+            27 if self.random.chance(50) => self.episode(Step::Renew(Site::B), None),
             25 => {
                 self.push(Step::Crash(Site::A));
                 self.episode(Step::Crash(Site::B), Some(Step::Restart(Site::B)));
@@ -210,7 +210,7 @@ impl Draw {
             && self.random.chance(85)
         {
             self.push(end);
-            if end == Step::Heal && self.random.chance(30) {
+            if end == Step::Heal && self.random.chance(45) {
                 let (site, effects) = (self.site(), self.random.below(60) as u32);
                 self.push(Step::CrashAfter(site, effects));
             }

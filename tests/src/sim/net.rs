@@ -49,6 +49,8 @@ pub struct Link {
     pub spent: [Vec<Message>; 2],
     /// The last record that the source has sent.
     pub sent: Seq,
+    /// The consistency point that it has asked for.
+    pub asked: Seq,
     /// Bytes of records that the source has sent, and how many it was granted.
     pub spent_bytes: u64,
     /// As its end has heard.
@@ -67,6 +69,7 @@ impl Link {
             held: [0; 2],
             spent: Default::default(),
             sent: Seq::ZERO,
+            asked: Seq::ZERO,
             spent_bytes: 0,
             credit: 0,
         }

@@ -30,9 +30,19 @@ pub const CHUNK_LEN: u32 = 1500;
 #[derive(Debug)]
 pub enum DeviceTask {
     /// Bytes to write.
-    Write { offset: u64, pieces: Vec<Bytes> },
+    Write {
+        /// Where.
+        offset: u64,
+        /// What, one behind the other.
+        pieces: Vec<Bytes>,
+    },
     /// A persist to answer. `superblock`: nothing but the superblock was written since the one before.
-    Persist { id: u64, superblock: bool },
+    Persist {
+        /// The number of its answer.
+        id: u64,
+        /// The superblock's.
+        superblock: bool,
+    },
 }
 
 /// The engine's side of one origin in a process.

@@ -111,6 +111,8 @@ pub struct World {
     replies: Vec<(Order, Site, Result<Report, String>)>,
     spare: Vec<Effect>,
     link_timeout_ms: u64,
+    /// The run ends with a stream that needs a baseline, and does so rightly.
+    baseline: bool,
     calm: bool,
 }
 
@@ -142,6 +144,7 @@ impl World {
             replies: Vec::new(),
             spare: Vec::new(),
             link_timeout_ms: scenario.link_timeout_ms,
+            baseline: false,
             calm: false,
         }
     }

@@ -2,7 +2,7 @@
 
 use lockstep_mirror::event::{Connection, Event};
 use lockstep_mirror::message::{Ack, Append, Message, Welcome};
-use lockstep_storage::id::{Origin, Seq};
+use lockstep_storage::id::Origin;
 use lockstep_storage::record::Record;
 
 use super::{Happening, World};
@@ -75,7 +75,7 @@ impl World {
             return Ok(());
         }
         if self.mistake == Some(Mistake::AppliedBeforeSourcePersisted) {
-            claim_persisted(&mut message, self.links[index].sent);
+            claim_persisted(&mut message, &mut self.links[index]);
         }
         if let Message::Append(append) = &message
             && site == Site::A
@@ -303,11 +303,15 @@ impl World {
     }
 }
 
-/// The source claims to have persisted all that it has sent.
-fn claim_persisted(message: &mut Message, sent: Seq) {
+/// The source claims to have persisted all that it has sent; what the destination answers fits what the source asked for.
+fn claim_persisted(message: &mut Message, link: &mut Link) {
     match message {
-        Message::Append(append) => append.persisted = append.persisted.max(sent),
-        Message::SyncRequest { through, .. } => *through = (*through).max(sent),
+        Message::Append(append) => append.persisted = append.persisted.max(link.sent),
+        Message::SyncRequest { through, .. } => {
+            link.asked = *through;
+            *through = (*through).max(link.sent);
+        }
+        Message::SyncDone { through } => *through = link.asked,
         _ => {}
     }
 }

@@ -34,6 +34,9 @@ impl World {
                 process.effects_left = None;
             }
             self.start(site)?;
+            if self.sites[site.index()].process.as_ref().is_some_and(|process| process.stalled) {
+                self.wake(site)?;
+            }
         }
         self.restart_the_stopping()?;
         self.order(Site::A, Order::Resume)?;
@@ -104,8 +107,14 @@ impl World {
         }
         let Some(a) = self.status(Site::A, &origin) else { return broken(8, "A stopped while nothing was wrong") };
         match a.state {
-            StreamState::InSync => Ok(a.peer_persisted == a.last),
-            _ if wants_baseline(&a) => self.needs_baseline(&a),
+            StreamState::InSync => {
+                let readable = self.sites[Site::A.index()].state(&origin).is_some_and(|state| state.readable);
+                Ok(readable && a.peer_persisted == a.last)
+            }
+            _ if wants_baseline(&a) => {
+                self.baseline = self.needs_baseline(&a)?;
+                Ok(self.baseline)
+            }
             _ => Ok(false),
         }
     }
@@ -140,8 +149,7 @@ impl World {
         while self.clients.waiting() > 0 && self.now < end {
             self.run_until(self.now + STEP_MS)?;
         }
-        let baseline = self.status(Site::A, &origin_of(Site::A)).is_some_and(|status| wants_baseline(&status));
-        if self.model.answers == before && !baseline {
+        if self.model.answers == before && !self.baseline {
             return broken(9, "everything is mended, and a write is not answered");
         }
         Ok(())
@@ -166,7 +174,7 @@ impl World {
     /// Consistency points until there can be nothing left to collect.
     fn points(&mut self) -> Checked {
         let source = if self.promoted() { Site::B } else { Site::A };
-        let needs_baseline = self.status(Site::A, &origin_of(Site::A)).is_some_and(|status| wants_baseline(&status));
+        let needs_baseline = self.baseline;
         for _ in 0..3 {
             self.replies.clear();
             if source == Site::A && !needs_baseline {
@@ -205,7 +213,7 @@ impl World {
         let source = if self.promoted() { Site::B } else { Site::A };
         self.model.keeps_mirrored(source, &origin, "ends")?;
         self.is_readable(source, &origin)?;
-        let settled = self.status(source, &origin).is_some_and(|status| !wants_baseline(&status));
+        let settled = self.status(source, &origin).is_some() && !self.baseline;
         for site in Site::ALL {
             let equal = site == source || !self.promoted();
             if !settled || !equal {
@@ -230,8 +238,7 @@ impl World {
     /// Rule 1: whatever was answered can be read again, at the end at the latest.
     fn is_readable(&self, source: Site, origin: &Origin) -> Checked {
         let readable = self.sites[source.index()].state(origin).is_some_and(|state| state.readable);
-        let baseline = self.status(source, origin).is_some_and(|status| wants_baseline(&status));
-        if readable || baseline {
+        if readable || self.baseline {
             return Ok(());
         }
         broken(1, format!("everything is mended, and {source:?} refuses readers of {origin}"))
