@@ -5,15 +5,16 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEED ?= 1
-SEEDS ?= 500
+SEEDS ?= 10000
 
-.PHONY: help setup build demo test check sim
+.PHONY: help setup build demo test check sim seeds
 
 help:
 	@echo "make demo    two sites on this machine: writes, a killed source, promote, every object read back"
 	@echo "make test    every test"
 	@echo "make check   format, lints, documentation, licences"
 	@echo "make sim     replay one simulated history: SEED=n"
+	@echo "make seeds   simulate SEEDS=n histories that nobody has seen before"
 
 setup:
 	@bash scripts/setup.sh
@@ -36,3 +37,6 @@ check: setup
 
 sim: setup
 	cargo run --release --locked -p lockstep-tests --bin sim -- --seed $(SEED) --trace
+
+seeds: setup
+	cargo run --release --locked -p lockstep-tests --bin sim -- --seeds $(SEEDS) --threads 2

@@ -107,7 +107,8 @@ pub struct Submitted {
     pub epoch: Epoch,
     /// Seq of its record.
     pub seq: Seq,
-    done: oneshot::Receiver<Result<Receipt, Refusal>>,
+    done: Option<oneshot::Receiver<Result<Receipt, Refusal>>>,
+    settled: oneshot::Receiver<()>,
 }
 
 impl Submitted {
@@ -115,9 +116,19 @@ impl Submitted {
     ///
     /// # Errors
     /// When its outcome is unknown: it may yet become visible.
-    pub async fn done(self) -> Result<Receipt, Refusal> {
+    pub async fn done(&mut self) -> Result<Receipt, Refusal> {
         let unknown = Refusal::Unknown { epoch: self.epoch, seq: self.seq, reason: "the node is stopping".into() };
-        self.done.await.unwrap_or(Err(unknown))
+        match self.done.take() {
+            Some(done) => done.await.unwrap_or(Err(unknown)),
+            None => Err(unknown),
+        }
+    }
+
+    /// Waits, after an unknown outcome, until it is applied or never will be at this node. Until then nobody may read the
+    /// image in order to build on it: locks are held so long.
+    pub async fn settled(self) {
+        // Nothing is sent: the sender goes when it is settled, or with the node.
+        let _settled = self.settled.await;
     }
 }
 
@@ -128,6 +139,8 @@ pub(crate) struct Submission {
     pub(crate) require: Option<AckLevel>,
     pub(crate) placed: oneshot::Sender<Result<(Epoch, Seq), Refusal>>,
     pub(crate) done: oneshot::Sender<Result<Receipt, Refusal>>,
+    /// Dropped when the outcome is certain.
+    pub(crate) settled: oneshot::Sender<()>,
     /// Memory; given back when the submission is done.
     pub(crate) budget: OwnedSemaphorePermit,
 }
@@ -206,10 +219,12 @@ impl Client {
         let budget = Arc::clone(&self.shared.budget).acquire_many_owned(units).await.map_err(|_| gone())?;
         let (placed, place) = oneshot::channel();
         let (done_tx, done) = oneshot::channel();
-        let submission = Submission { origin: origin.clone(), draft, require, placed, done: done_tx, budget };
+        let (settled_tx, settled) = oneshot::channel();
+        let submission =
+            Submission { origin: origin.clone(), draft, require, placed, done: done_tx, settled: settled_tx, budget };
         self.shared.inbox.send(Input::Submit(submission)).map_err(|_| gone())?;
         let (epoch, seq) = place.await.map_err(|_| gone())??;
-        Ok(Submitted { epoch, seq, done })
+        Ok(Submitted { epoch, seq, done: Some(done), settled })
     }
 
     /// Gives the core a command and waits for its answer.

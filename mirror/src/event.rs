@@ -274,6 +274,12 @@ pub enum Effect {
         /// How.
         result: Result<Receipt, Refusal>,
     },
+    /// A submission that was answered as unknown is applied now, or this node will never apply it: whoever comes after may
+    /// read the image and build on it.
+    Settled {
+        /// Which.
+        ticket: Ticket,
+    },
     /// A command is done (with a text and figures for the operator) or refused (with one sentence).
     Reply {
         /// Which.

@@ -25,6 +25,8 @@ use lockstep_storage::id::{NodeId, Origin, Seq};
 use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{StoredRole, Superblock};
 
+pub use self::promote::{IN_SYNC_AT_LAST_CONTACT, MAY_LACK_WRITES, PROVED};
+
 use self::destination::Destination;
 use self::log::{Log, Side};
 use self::source::Source;
@@ -122,9 +124,9 @@ impl Node {
             });
             let side = match entry.role {
                 StoredRole::Destination => Side::Destination(Box::new(Destination::new(now))),
-                role => Side::Source(Box::new(Source::open(&own, entry, role, recovered, now))),
+                role => Side::Source(Box::new(Source::open(&own, entry, role, recovered, plan.limits, now))),
             };
-            logs.push(Log::open(entry, recovered, side, plan.record_len_max));
+            logs.push(Log::open(entry, recovered, side, plan.limits));
         }
         let store = Store::new(superblock, counter);
         let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockstep_storage::id::Origin;
-use lockstep_storage::record::Draft;
+use lockstep_storage::record::{Draft, RECORD_LEN_MAX};
 
 /// What happens to an origin's writes while its mirror is out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,7 +69,46 @@ pub struct NodePlan {
     /// The first records of its own origin, written when the node starts for the first time and committed locally under
     /// any policy: the root key and its user.
     pub bootstrap: Vec<Draft>,
-    /// Largest record that it takes, in bytes; a larger draft is refused. Segments are never smaller than it asks for, and
-    /// the other end's must be as large. [`lockstep_storage::record::RECORD_LEN_MAX`] but in simulations.
+    /// How much of anything it holds or does at once.
+    pub limits: Limits,
+}
+
+/// Bounds of the core and its workers. Only simulations take others than the default: small ones, so that they are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest record that is taken, in bytes; a larger draft is refused. Segments are never smaller than it asks for, and
+    /// the other end's must be as large.
     pub record_len_max: usize,
+    /// Most bytes of records in one batch: what the device writes well in one go.
+    pub batch_len_max: usize,
+    /// Most records in one batch.
+    pub batch_records_max: usize,
+    /// Most bytes of unsent records that a source keeps in memory; beyond, they are read back from the container.
+    pub window_len_max: usize,
+    /// Most bytes of records in one message.
+    pub message_len_max: usize,
+    /// Bytes of records that a source may have under way: received at its destination and not yet persisted there.
+    pub budget_len: u64,
+    /// Batches on their way whose age is told apart; later ones are counted with the last.
+    pub ages_max: usize,
+    /// Records applied in one step.
+    pub apply_step: usize,
+    /// Chunks deleted in one step.
+    pub collect_step: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            record_len_max: RECORD_LEN_MAX,
+            batch_len_max: 8 << 20,
+            batch_records_max: 4096,
+            window_len_max: 32 << 20,
+            message_len_max: 4 << 20,
+            budget_len: 64 << 20,
+            ages_max: 1024,
+            apply_step: 256,
+            collect_step: 256,
+        }
+    }
 }

@@ -142,7 +142,7 @@ impl Runtime {
         for (origin, image) in images {
             let tails = options.data_dir.clone();
             let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| set_aside(&tails, o, e, r));
-            let worker = Worker::new(origin.clone(), image, set_aside);
+            let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside);
             let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);
             let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
             engines.insert(origin, sender);
@@ -270,7 +270,8 @@ mod tests {
     #[test]
     fn a_thread_that_is_gone_is_named() {
         let (hold, released) = mpsc::channel::<()>();
-        let waits = Builder::new().name("waits".into()).spawn(move || assert!(released.recv().is_err())).expect("a thread");
+        let waits =
+            Builder::new().name("waits".into()).spawn(move || assert!(released.recv().is_err())).expect("a thread");
         let ends = Builder::new().name("ends".into()).spawn(|| {}).expect("a thread");
         assert_eq!(lost(&[]), None);
         let mut threads = vec![waits];

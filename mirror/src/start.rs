@@ -103,7 +103,7 @@ fn add_origin(
         return Err(StartError::Plan(format!("a node holds at most {ORIGINS_MAX} origins")));
     }
     let at = superblock.origins.iter().map(|o| o.partition.end()).max().unwrap_or(PARTITIONS_AT);
-    let partition = Extent::new(at, origin.nvram_len, SEGMENTS_DEFAULT, plan.record_len_max);
+    let partition = Extent::new(at, origin.nvram_len, SEGMENTS_DEFAULT, plan.limits.record_len_max);
     let partition = partition.map_err(|e| StartError::Plan(format!("nvram of {}: {e}", origin.origin)))?;
     if partition.end() > region_len {
         let text = format!("the NVRAM region of {region_len} bytes has no room for the partition of {}", origin.origin);

@@ -6,11 +6,8 @@ use lockstep_storage::image::{Image, ImageError};
 use lockstep_storage::record::Record;
 
 use crate::event::{Effect, Event};
+use crate::plan::Limits;
 
-/// Records applied in one step.
-const APPLY_STEP: usize = 256;
-/// Chunks deleted in one step.
-const COLLECT_STEP: usize = 256;
 /// Bytes of records that are set aside in one step.
 const CUT_STEP_LEN: usize = 4 << 20;
 
@@ -21,15 +18,17 @@ pub type SetAside = Box<dyn FnMut(&Origin, Epoch, &[Record]) -> Result<(), Image
 pub struct Worker {
     origin: Origin,
     image: Image,
+    limits: Limits,
     set_aside: SetAside,
     apply_through: Seq,
+    collect_through: Option<Seq>,
 }
 
 impl Worker {
     /// A worker on an image.
     #[must_use]
-    pub fn new(origin: Origin, image: Image, set_aside: SetAside) -> Self {
-        Self { origin, image, set_aside, apply_through: Seq::ZERO }
+    pub fn new(origin: Origin, image: Image, limits: Limits, set_aside: SetAside) -> Self {
+        Self { origin, image, limits, set_aside, apply_through: Seq::ZERO, collect_through: None }
     }
 
     /// The image.
@@ -38,13 +37,17 @@ impl Worker {
         &self.image
     }
 
-    /// Is there something left to apply?
+    /// Is there something left to apply or to collect?
     #[must_use]
-    pub fn is_applying(&self) -> bool {
+    pub fn has_steps(&self) -> bool {
+        self.is_applying() || self.collect_through.is_some()
+    }
+
+    fn is_applying(&self) -> bool {
         self.apply_through > Seq::ZERO
     }
 
-    /// Carries an effect out. An apply is only noted: [`Worker::apply_step`] does it, between other effects.
+    /// Carries an effect out. An apply or a collection is only noted: [`Worker::step`] does it, between other effects.
     ///
     /// # Errors
     /// The engine's.
@@ -56,9 +59,7 @@ impl Worker {
             }
             Effect::Apply { through, .. } => self.apply_through = self.apply_through.max(through),
             Effect::Trim { through, .. } => self.image.trim(through)?,
-            Effect::Collect { through, .. } => {
-                self.image.collect(through, COLLECT_STEP)?;
-            }
+            Effect::Collect { through, .. } => self.collect_through = self.collect_through.max(Some(through)),
             Effect::Fetch { connection, from, bytes_max, .. } => {
                 let records = self.image.read_log(from, bytes_max)?;
                 return Ok(Some(Event::Fetched { origin, connection, records }));
@@ -80,18 +81,30 @@ impl Worker {
         Ok(None)
     }
 
-    /// Applies some records, if any are asked for.
+    /// Applies some records or, where none wait, collects some bodies.
     ///
     /// # Errors
     /// The engine's.
-    pub fn apply_step(&mut self) -> Result<Option<Event>, ImageError> {
+    pub fn step(&mut self) -> Result<Option<Event>, ImageError> {
         if !self.is_applying() {
+            self.collect_step()?;
             return Ok(None);
         }
-        let at = self.image.apply(self.apply_through, APPLY_STEP)?;
+        let at = self.image.apply(self.apply_through, self.limits.apply_step)?;
         if at.seq >= self.apply_through {
             self.apply_through = Seq::ZERO;
         }
         Ok(Some(Event::Applied { origin: self.origin.clone(), at }))
+    }
+
+    /// Goes on until a step finds nothing to remove: whatever is dropped between two consistency points goes at the second.
+    fn collect_step(&mut self) -> Result<(), ImageError> {
+        if let Some(through) = self.collect_through {
+            let waiting = self.image.collect(through, 0)?;
+            if self.image.collect(through, self.limits.collect_step)? == waiting {
+                self.collect_through = None;
+            }
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Ticket};
 use lockstep_mirror::message::{Ack, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
-use lockstep_mirror::plan::{AckLevel, NodePlan, OriginPlan, Policy, StreamPlan};
+use lockstep_mirror::plan::{AckLevel, Limits, NodePlan, OriginPlan, Policy, StreamPlan};
 use lockstep_mirror::start::{Started, region_len, start};
 use lockstep_mirror::worker::Worker;
 use lockstep_storage::id::{Origin, Position, Seq};
@@ -32,13 +32,17 @@ impl Bench {
     fn new(stream: Option<StreamPlan>) -> (Self, Vec<Effect>) {
         let origin = Origin::new("site-a").expect("a name");
         let own = OriginPlan { origin: origin.clone(), nvram_len: 1 << 20, stream };
-        let plan =
-            NodePlan { node: origin.clone(), origins: vec![own], bootstrap: Vec::new(), record_len_max: 8 << 10 };
+        let plan = NodePlan {
+            node: origin.clone(),
+            origins: vec![own],
+            bootstrap: Vec::new(),
+            limits: Limits { record_len_max: 8 << 10, ..Limits::default() },
+        };
         let mut nvram = SimNvram::new(region_len(&plan));
         let mut open = |_: &Origin, _| Ok(Image::new(std::sync::Arc::new(MemoryEngine::new())));
         let Started { node, images, effects } = start(&mut nvram, &plan, 7, &mut open, Now::default()).expect("starts");
         let image = images[0].1.clone();
-        let worker = Worker::new(origin.clone(), image, Box::new(|_, _, _| Ok(())));
+        let worker = Worker::new(origin.clone(), image, Limits::default(), Box::new(|_, _, _| Ok(())));
         let mut bench = Self { node, worker, origin, effects, tickets: 0 };
         let left = bench.settle();
         (bench, left)
@@ -66,7 +70,7 @@ impl Bench {
                         if let Some(event) = self.worker.carry_out(effect).expect("the engine works") {
                             self.handle(event);
                         }
-                        while let Some(event) = self.worker.apply_step().expect("applies") {
+                        while let Some(event) = self.worker.step().expect("applies") {
                             self.handle(event);
                         }
                     }

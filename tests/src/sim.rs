@@ -6,9 +6,12 @@
 //! - [`scenario`]: what happens from outside, as text; [`draw`]: a scenario from a seed; [`shrink`]: a smaller one.
 //! - [`world`]: virtual time, sites, links; [`site`], [`net`], [`client`]: what they are made of.
 //! - [`model`] and [`image`]: the truth, and the rules.
-//! - [`mistake`]: mistakes made on purpose.
+//! - [`campaign`]: many seeds on several threads; [`report`]: what people are told of a run.
+//! - [`mistake`]: mistakes made on purpose; [`coverage`]: what a set of runs has really met.
 
+pub mod campaign;
 pub mod client;
+pub mod coverage;
 mod describe;
 pub mod draw;
 pub mod image;
@@ -16,6 +19,7 @@ pub mod mistake;
 pub mod model;
 pub mod net;
 pub mod random;
+pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod site;
@@ -24,6 +28,7 @@ pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use self::coverage::Coverage;
 use self::mistake::Mistake;
 use self::model::Violation;
 use self::scenario::Scenario;
@@ -40,6 +45,8 @@ pub struct Outcome {
     pub events: u64,
     /// Writes that clients were answered for.
     pub answers: u64,
+    /// Which of the states that a set of runs must meet it met.
+    pub seen: Coverage,
     /// What happened, where it was asked for.
     pub lines: Vec<String>,
 }
@@ -62,6 +69,7 @@ pub fn run(scenario: &Scenario, mistake: Option<Mistake>, keep_trace: bool) -> O
         hash: world.trace.hash(),
         events: world.trace.events(),
         answers: world.answers(),
+        seen: world.seen.clone(),
         lines: world.trace.lines().to_vec(),
     }
 }
@@ -74,7 +82,6 @@ pub fn replay(text: &str) {
     let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("no scenario: {error}"));
     let outcome = run(&scenario, None, true);
     if let Some(violation) = outcome.violation {
-        let tail = outcome.lines.len().saturating_sub(50);
-        panic!("rule {}: {}\n{}", violation.rule, violation.what, outcome.lines[tail..].join("\n"));
+        panic!("{}", report::failure(&scenario, &violation, &outcome.lines));
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_mirror::plan::{AckLevel, NodePlan, OriginPlan, Policy as PlanPolicy, StreamPlan};
+use lockstep_mirror::plan::{AckLevel, Limits, NodePlan, OriginPlan, Policy as PlanPolicy, StreamPlan};
 use lockstep_storage::id::Origin;
 use lockstep_storage::partition::{SEGMENT_LEN_MIN, SEGMENTS_MIN};
 
@@ -179,12 +179,7 @@ fn plan(file: &mut File, node: &Origin) -> Checked<NodePlan> {
             format!("a node has at most {} origins", lockstep_storage::superblock::ORIGINS_MAX),
         );
     }
-    Ok(NodePlan {
-        node: node.clone(),
-        origins,
-        bootstrap: Vec::new(),
-        record_len_max: lockstep_storage::record::RECORD_LEN_MAX,
-    })
+    Ok(NodePlan { node: node.clone(), origins, bootstrap: Vec::new(), limits: Limits::default() })
 }
 
 /// A source's own entry as a destination: where its origin's writes go while this node takes them.

@@ -16,11 +16,6 @@ use crate::event::{Connection, Effect, Now, Ticket};
 use crate::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
-/// Bytes of records that a source may have under way: received here and not yet persisted.
-const BUDGET_LEN: u64 = 64 << 20;
-/// Most bytes of records in one message to an adopting source.
-const LEND_LEN_MAX: usize = 4 << 20;
-
 /// What a promote waits for.
 #[derive(Debug)]
 pub(super) struct Promotion {
@@ -85,11 +80,11 @@ impl Destination {
         }
     }
 
-    pub(super) fn count_persisted(&mut self, records: &[Record], now_ms: u64) {
+    pub(super) fn count_persisted(&mut self, records: &[Record], now_ms: u64, ages_max: usize) {
         let bytes = records.iter().map(Record::len).sum::<usize>() as u64;
         self.persisted_bytes += bytes;
         if let Some(last) = records.last() {
-            self.unapplied.push(last.header.seq, bytes, now_ms);
+            self.unapplied.push(last.header.seq, bytes, now_ms, ages_max);
         }
     }
 
@@ -294,7 +289,7 @@ impl Log {
             connection: connection.0,
             epochs: entry.epochs.clone(),
             last: self.last,
-            credit: BUDGET_LEN,
+            credit: self.limits.budget_len,
         };
         let destination = self.destination();
         if destination.connection != Some(connection) || destination.promotion.is_some() {
@@ -316,7 +311,7 @@ impl Log {
         let mut fault = None;
         for record in &append.records {
             let header = &record.header;
-            if header.record_len() > self.record_len_max {
+            if header.record_len() > self.limits.record_len_max {
                 fault = Some(format!("record {} is too long for a segment here", header.seq));
             } else if header.seq != parent.seq.next() || header.parent != parent.checksum {
                 fault = Some(format!("record {} does not follow {}", header.seq, parent.seq));
@@ -332,7 +327,7 @@ impl Log {
             return self.hang_up(&fault, cx);
         }
         let waiting: usize = self.incoming.iter().chain(&append.records).map(Record::len).sum();
-        if waiting as u64 > BUDGET_LEN + LEND_LEN_MAX as u64 * 4 {
+        if waiting as u64 > self.limits.budget_len + self.limits.message_len_max as u64 * 4 {
             return self.hang_up("more records than the credit allows", cx);
         }
         let heartbeat = append.records.is_empty();
@@ -352,9 +347,9 @@ impl Log {
 
     fn ack(&mut self, cx: &mut Context) {
         let received = self.incoming.back().map_or(self.last.seq, |r| r.header.seq);
-        let (persisted, applied) = (self.persisted, self.applied.seq);
+        let (persisted, applied, budget_len) = (self.persisted, self.applied.seq, self.limits.budget_len);
         let destination = self.destination();
-        let credit = destination.persisted_bytes + BUDGET_LEN;
+        let credit = destination.persisted_bytes + budget_len;
         let open = destination.is_open();
         if let Some(connection) = destination.connection
             && open
@@ -404,10 +399,11 @@ impl Log {
     }
 
     fn lend_more(&mut self, cx: &mut Context) {
+        let bytes_max = self.limits.message_len_max;
         let destination = self.destination();
         if let (Some(after), Some(connection)) = (destination.lending, destination.connection) {
             let (origin, from) = (self.origin.clone(), after.next());
-            cx.emit(Effect::Fetch { origin, connection, from, bytes_max: LEND_LEN_MAX });
+            cx.emit(Effect::Fetch { origin, connection, from, bytes_max });
         }
     }
 

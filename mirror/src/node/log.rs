@@ -18,11 +18,7 @@ use super::source::Source;
 use crate::client::{OriginState, Role};
 use crate::event::{Connection, Effect};
 use crate::message::Message;
-
-/// Most bytes of records in one batch: what the device writes well in one go.
-pub(super) const BATCH_LEN_MAX: usize = 8 << 20;
-/// Most records in one batch.
-pub(super) const BATCH_RECORDS_MAX: usize = 4096;
+use crate::plan::Limits;
 
 /// What waits for a version of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +46,11 @@ pub(super) struct Ages {
     bytes: u64,
 }
 
-/// Batches told apart; later ones are counted with the last.
-const AGES_MAX: usize = 1024;
-
 impl Ages {
-    pub(super) fn push(&mut self, through: Seq, bytes: u64, now_ms: u64) {
+    /// One more, told apart from the others where there are fewer than `most`.
+    pub(super) fn push(&mut self, through: Seq, bytes: u64, now_ms: u64, most: usize) {
         self.bytes += bytes;
-        let crowded = self.batches.len() >= AGES_MAX;
+        let crowded = self.batches.len() >= most;
         match self.batches.back_mut() {
             Some(last) if crowded => *last = (through, last.1 + bytes, last.2),
             _ => self.batches.push_back((through, bytes, now_ms)),
@@ -122,14 +116,13 @@ pub(super) struct Log {
     pub(super) full: bool,
     waiting_for_segment: bool,
     pub(super) segment_waits: u64,
-    /// Longest record that fits a segment of this node, in bytes.
-    pub(super) record_len_max: usize,
+    pub(super) limits: Limits,
     pub(super) after: Vec<(u64, After)>,
     pub(super) side: Side,
 }
 
 impl Log {
-    pub(super) fn open(entry: &OriginEntry, recovered: &Recovered, side: Side, record_len_max: usize) -> Self {
+    pub(super) fn open(entry: &OriginEntry, recovered: &Recovered, side: Side, limits: Limits) -> Self {
         let progress = recovered.progress;
         let generation = recovered.generation.max(entry.generation_floor);
         Self {
@@ -151,7 +144,7 @@ impl Log {
             full: false,
             waiting_for_segment: false,
             segment_waits: 0,
-            record_len_max,
+            limits,
             after: Vec::new(),
             side,
         }
@@ -196,12 +189,13 @@ impl Log {
     }
 
     fn place_incoming(&mut self, writes: &mut Vec<Write>) -> Option<Seq> {
-        let mut bytes = 0;
+        let (limits, mut bytes) = (self.limits, 0);
         let fits = |record: &&Record| {
             bytes += record.len();
-            bytes <= BATCH_LEN_MAX
+            bytes <= limits.batch_len_max
         };
-        let batch: Vec<Record> = self.incoming.iter().take_while(fits).take(BATCH_RECORDS_MAX).cloned().collect();
+        let batch: Vec<Record> =
+            self.incoming.iter().take_while(fits).take(limits.batch_records_max).cloned().collect();
         let placed = self.place(&batch, writes);
         self.incoming.drain(..placed);
         (placed > 0).then_some(self.last.seq)
@@ -214,7 +208,9 @@ impl Log {
         self.persisted = self.persisted.max(through);
         match &mut self.side {
             Side::Source(_) => {}
-            Side::Destination(destination) => destination.count_persisted(&records, cx.now.mono_ms),
+            Side::Destination(destination) => {
+                destination.count_persisted(&records, cx.now.mono_ms, self.limits.ages_max)
+            }
         }
         if !records.is_empty() {
             cx.emit(Effect::Append { origin: self.origin.clone(), records });

@@ -10,11 +10,11 @@ use super::source::{Source, push_epoch};
 use crate::event::{Effect, Report, Ticket};
 
 /// Nothing can be missing: the source never answers alone, and it was in sync.
-pub(super) const PROVED: &str = "proved";
+pub const PROVED: &str = "proved";
 /// Nothing was missing at the last contact; under `sync` the source may have answered alone since.
-pub(super) const IN_SYNC_AT_LAST_CONTACT: &str = "in_sync_at_last_contact";
+pub const IN_SYNC_AT_LAST_CONTACT: &str = "in_sync_at_last_contact";
 /// The source has, or may have, answered writes that are not here.
-pub(super) const MAY_LACK_WRITES: &str = "may_lack_writes";
+pub const MAY_LACK_WRITES: &str = "may_lack_writes";
 
 impl Log {
     /// Promotes, or says what it would do.

@@ -15,12 +15,12 @@ use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{EPOCHS_MAX, EpochEntry, OriginEntry, StoredRole};
 
 use super::Context;
-use super::log::{After, BATCH_LEN_MAX, BATCH_RECORDS_MAX, Log, Side};
+use super::log::{After, Log, Side};
 use super::point::Points;
 use super::stream::Stream;
 use crate::client::{Answered, Receipt, Refusal};
 use crate::event::{Effect, Now, Ticket};
-use crate::plan::{AckLevel, OriginPlan, Policy};
+use crate::plan::{AckLevel, Limits, OriginPlan, Policy};
 use crate::status::StreamState;
 
 /// A write that waits for its place. The core's own have no ticket.
@@ -50,6 +50,8 @@ pub(super) struct Source {
     pub(super) stream: Option<Stream>,
     submissions: VecDeque<Submission>,
     waiting: VecDeque<Waiting>,
+    /// Answered as unknown, in order: their records may yet become visible.
+    doubtful: VecDeque<(Seq, Ticket)>,
     /// The epoch may be written under: it was raised, or a Hello was completed, since the start.
     pub(super) fresh: bool,
     raising: bool,
@@ -73,11 +75,12 @@ impl Source {
         entry: &OriginEntry,
         role: StoredRole,
         recovered: &Recovered,
+        limits: Limits,
         now: Now,
     ) -> Self {
         let mut source = Self::new(now);
         source.fence = role == StoredRole::Fenced;
-        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, source.fence, now));
+        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, source.fence, limits, now));
         source.points.last = entry.consistency_point.min(recovered.progress.applied.seq);
         source
     }
@@ -88,6 +91,7 @@ impl Source {
             stream: None,
             submissions: VecDeque::new(),
             waiting: VecDeque::new(),
+            doubtful: VecDeque::new(),
             fresh: false,
             raising: false,
             bootstrap_through: Seq::ZERO,
@@ -188,7 +192,7 @@ impl Log {
 
     fn admit(&self, draft: &Draft, require: Option<AckLevel>) -> Result<(), Refusal> {
         let (origin, full) = (self.origin.clone(), self.full);
-        if draft.record_len() > self.record_len_max {
+        if draft.record_len() > self.limits.record_len_max {
             return Err(Refusal::NotWritable {
                 reason: format!("a record of {} bytes is too long", draft.record_len()),
             });
@@ -252,9 +256,9 @@ impl Log {
         if placed == 0 {
             return None;
         }
-        let last = self.last.seq;
+        let (last, ages_max) = (self.last.seq, self.limits.ages_max);
         if let Some(stream) = &mut self.source().stream {
-            stream.unacked.push(last, bytes as u64, now_ms);
+            stream.unacked.push(last, bytes as u64, now_ms, ages_max);
             stream.keep(&records[..placed]);
         }
         self.pump(cx);
@@ -272,10 +276,10 @@ impl Log {
             time_ms: self.time_ms.max(cx.now.wall_ms),
         };
         let mut bytes = 0;
-        let mut records = Vec::with_capacity(source.submissions.len().min(BATCH_RECORDS_MAX));
-        for submission in source.submissions.iter().take(BATCH_RECORDS_MAX) {
+        let mut records = Vec::with_capacity(source.submissions.len().min(self.limits.batch_records_max));
+        for submission in source.submissions.iter().take(self.limits.batch_records_max) {
             bytes += submission.draft.record_len();
-            if bytes > BATCH_LEN_MAX && !records.is_empty() {
+            if bytes > self.limits.batch_len_max && !records.is_empty() {
                 break;
             }
             let record = submission.draft.clone().place(&place);
@@ -333,6 +337,16 @@ impl Log {
         while let Some(waiting) = behind.pop_back() {
             source.waiting.push_front(waiting);
         }
+        self.settle_doubtful(applied, cx);
+    }
+
+    /// What was given up through here is in the image, or will never be here.
+    fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
+        let Side::Source(source) = &mut self.side else { return };
+        while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
+            source.doubtful.pop_front();
+            cx.emit(Effect::Settled { ticket });
+        }
     }
 
     /// Answers "outcome unknown" to the writes that `which` picks: they may yet become visible.
@@ -345,11 +359,14 @@ impl Log {
             if picked && now_ms.saturating_sub(waiting.since_ms) >= oldest_ms {
                 let Waiting { ticket, epoch, seq, .. } = waiting;
                 cx.refuse(ticket, Refusal::Unknown { epoch, seq, reason: reason.into() });
+                source.doubtful.push_back((seq, ticket));
             } else {
                 kept.push_back(waiting);
             }
         }
         source.waiting = kept;
+        source.doubtful.make_contiguous().sort_unstable_by_key(|(seq, _)| *seq);
+        self.settle_doubtful(self.applied.seq, cx);
     }
 
     /// Refuses what was admitted and has no place yet: no effect.
@@ -378,6 +395,7 @@ impl Log {
         let reason = format!("the peer took {} over under epoch {by}", self.origin);
         self.refuse_submissions(&reason, cx);
         self.give_up(&reason, 0, false, cx);
+        self.settle_doubtful(Seq(u64::MAX), cx);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
             entry.in_sync = false;

@@ -15,13 +15,9 @@ use super::epochs::{History, Relation, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
 use crate::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
-use crate::plan::{AckLevel, Policy, StreamPlan};
+use crate::plan::{AckLevel, Limits, Policy, StreamPlan};
 use crate::status::StreamState;
 
-/// Most bytes of unsent records kept in memory; beyond, they are read back from the container.
-const WINDOW_LEN_MAX: usize = 32 << 20;
-/// Most bytes of records in one message.
-const MESSAGE_LEN_MAX: usize = 4 << 20;
 /// Time between heartbeats on a quiet link, in milliseconds: lag is a measurement also when nobody writes.
 const HEARTBEAT_MS: u64 = 500;
 /// First and longest pause before a new connection, in milliseconds.
@@ -48,6 +44,7 @@ enum Link {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) plan: StreamPlan,
+    limits: Limits,
     pub(super) state: StreamState,
     pub(super) reason: String,
     pub(super) alone: bool,
@@ -80,7 +77,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, fenced: bool, now: Now) -> Self {
+    pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, fenced: bool, limits: Limits, now: Now) -> Self {
         let alone = match plan.policy {
             Policy::Strict => false,
             Policy::Sync => !entry.in_sync,
@@ -94,6 +91,7 @@ impl Stream {
         };
         Self {
             plan,
+            limits,
             state,
             reason: reason.into(),
             alone,
@@ -168,7 +166,7 @@ impl Stream {
         }
         self.window.extend(records.iter().cloned());
         self.window_bytes += records.iter().map(Record::len).sum::<usize>();
-        if self.window_bytes > WINDOW_LEN_MAX {
+        if self.window_bytes > self.limits.window_len_max {
             self.forget_window();
         }
     }
@@ -203,7 +201,10 @@ impl Stream {
         let mut records = Vec::new();
         while let Some(front) = self.window.front() {
             let follows = front.header.seq == self.sent.next();
-            if !follows || self.sent_bytes >= self.credit || (bytes + front.len() > MESSAGE_LEN_MAX && bytes > 0) {
+            if !follows
+                || self.sent_bytes >= self.credit
+                || (bytes + front.len() > self.limits.message_len_max && bytes > 0)
+            {
                 break;
             }
             bytes += front.len();
@@ -391,6 +392,10 @@ impl Log {
         match found {
             Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
                 let (has, from) = (welcome.last.seq, self.trimmed.next());
+                if let Some(stream) = self.stream() {
+                    // It has lost what it had acknowledged: nothing more is trimmed, nobody told that it has it.
+                    stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
+                }
                 let reason =
                     format!("the mirror has records up to {has}, the backlog begins at {from}: it needs a baseline");
                 self.reject(StreamState::NeedsBaseline, &reason, cx);
@@ -592,7 +597,8 @@ impl Log {
         let room = stream.credit.saturating_sub(stream.sent_bytes);
         if !in_memory && !stream.fetching && room > 0 && stream.sent < persisted {
             stream.fetching = true;
-            let bytes_max = MESSAGE_LEN_MAX.min(usize::try_from(room).unwrap_or(MESSAGE_LEN_MAX));
+            let most = stream.limits.message_len_max;
+            let bytes_max = most.min(usize::try_from(room).unwrap_or(most));
             cx.emit(Effect::Fetch { origin, connection, from: stream.sent.next(), bytes_max });
         }
     }

@@ -36,6 +36,7 @@ pub(super) struct Outlets {
 struct Caller {
     placed: Option<oneshot::Sender<Result<(Epoch, Seq), Refusal>>>,
     done: oneshot::Sender<Result<Receipt, Refusal>>,
+    settled: oneshot::Sender<()>,
     _budget: OwnedSemaphorePermit,
 }
 
@@ -45,6 +46,8 @@ struct Core {
     clock: Clock,
     tickets: u64,
     callers: HashMap<Ticket, Caller>,
+    /// Writers whose outcome is unknown: they hold their locks until it is certain.
+    doubtful: HashMap<Ticket, oneshot::Sender<()>>,
     commands: HashMap<Ticket, oneshot::Sender<Result<Report, String>>>,
     effects: Vec<Effect>,
     status_ms: u64,
@@ -68,6 +71,7 @@ pub(super) fn spawn(
         clock,
         tickets: 0,
         callers: HashMap::new(),
+        doubtful: HashMap::new(),
         commands: HashMap::new(),
         effects,
         status_ms: 0,
@@ -107,9 +111,9 @@ impl Core {
     fn take(&mut self, input: Input) {
         match input {
             Input::Submit(submission) => {
-                let Submission { origin, draft, require, placed, done, budget } = submission;
+                let Submission { origin, draft, require, placed, done, settled, budget } = submission;
                 let ticket = self.ticket();
-                self.callers.insert(ticket, Caller { placed: Some(placed), done, _budget: budget });
+                self.callers.insert(ticket, Caller { placed: Some(placed), done, settled, _budget: budget });
                 self.records += 1;
                 self.handle(Event::Submit { ticket, origin, draft, require });
             }
@@ -184,6 +188,7 @@ impl Core {
                 }
             }
             Effect::Done { ticket, result } => self.done(ticket, result),
+            Effect::Settled { ticket } => drop(self.doubtful.remove(&ticket)),
             Effect::Reply { ticket, result } => {
                 // Who asks for the status after the answer sees what the command did.
                 self.show_status(true);
@@ -206,6 +211,9 @@ impl Core {
 
     fn done(&mut self, ticket: Ticket, result: Result<Receipt, Refusal>) {
         let Some(caller) = self.callers.remove(&ticket) else { return };
+        if matches!(result, Err(Refusal::Unknown { .. })) {
+            self.doubtful.insert(ticket, caller.settled);
+        }
         match (caller.placed, result) {
             // Refused before it had a place: no effect.
             (Some(placed), Err(refusal)) => drop(placed.send(Err(refusal))),

@@ -67,7 +67,7 @@ fn apply_loop(
     inbox: &Sender<Input>,
 ) {
     loop {
-        let next = if worker.is_applying() {
+        let next = if worker.has_steps() {
             match effects.try_recv() {
                 Ok(effect) => Some(effect),
                 Err(TryRecvError::Empty) => None,
@@ -86,7 +86,7 @@ fn apply_loop(
                 continue;
             }
             Some(effect) => until_there_is_space(origin, space, inbox, || worker.carry_out(effect.clone())),
-            None => until_there_is_space(origin, space, inbox, || worker.apply_step()),
+            None => until_there_is_space(origin, space, inbox, || worker.step()),
         };
         let event = match done {
             Ok(None) => continue,

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Connection, Event};
 use lockstep_mirror::link::{Held, LinkHandle, LinkOptions, Secret};
 use lockstep_mirror::message::{Append, Message};
-use lockstep_mirror::plan::{AckLevel, NodePlan, OriginPlan, Policy, StreamPlan};
+use lockstep_mirror::plan::{AckLevel, Limits, NodePlan, OriginPlan, Policy, StreamPlan};
 use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::op::{Data, Mutation};
-use lockstep_storage::record::RECORD_LEN_MAX;
 use lockstep_storage::record::{Draft, Place, Record};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -46,7 +45,7 @@ pub(crate) fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> No
         }),
     };
     let origins = origins.iter().map(origin).collect();
-    NodePlan { node: name(node), origins, bootstrap: Vec::new(), record_len_max: RECORD_LEN_MAX }
+    NodePlan { node: name(node), origins, bootstrap: Vec::new(), limits: Limits::default() }
 }
 
 /// A node that is nothing but its link.

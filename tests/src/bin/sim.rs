@@ -1,37 +1,40 @@
 //! `make sim SEED=…`: runs the simulator over many seeds, or shows one.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
+use lockstep_tests::sim::campaign::{Campaign, fresh_seed};
+use lockstep_tests::sim::mistake::Mistake;
 use lockstep_tests::sim::scenario::Scenario;
-use lockstep_tests::sim::{Outcome, draw, run, shrink};
+use lockstep_tests::sim::{Outcome, draw, report, run, shrink};
 
-const USAGE: &str = "sim --seeds N [--from S] | --seed S [--trace] [--shrink] | --replay FILE [--trace]";
+const USAGE: &str =
+    "sim --seeds N [--from S] [--threads T] [--all] | --seed S [--trace] [--shrink] | --replay FILE [--trace]
+    [--mistake NAME] plants a mistake in every run";
+
+#[derive(Default)]
+struct Args {
+    seeds: Option<u64>,
+    from: Option<u64>,
+    threads: Option<u64>,
+    seed: Option<u64>,
+    replay: Option<String>,
+    mistake: Option<Mistake>,
+    all: bool,
+    trace: bool,
+    shrink: bool,
+}
 
 fn main() -> ExitCode {
     // A panic in the code under test is an outcome like any other: it is reported with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut args = std::env::args().skip(1);
-    let (mut seeds, mut from, mut seed, mut trace, mut smaller, mut file) = (None, None, None, false, false, None);
-    while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|word| word.parse::<u64>().ok());
-        match arg.as_str() {
-            "--seeds" => seeds = number(),
-            "--from" => from = number(),
-            "--seed" => seed = number(),
-            "--trace" => trace = true,
-            "--shrink" => smaller = true,
-            "--replay" => file = args.next(),
-            _ => {
-                eprintln!("{USAGE}");
-                return ExitCode::from(2);
-            }
-        }
-    }
-    match (seed, seeds, file) {
-        (_, _, Some(file)) => replay(&file, trace),
-        (Some(seed), ..) => show(seed, trace, smaller),
-        (_, Some(count), _) => many(from.unwrap_or_else(fresh), count),
+    let Some(args) = parse(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match (&args.replay, args.seed, args.seeds) {
+        (Some(file), ..) => replay(file, &args),
+        (_, Some(seed), _) => show(&draw::scenario(seed), &format!("make sim SEED={seed}"), &args),
+        (.., Some(count)) => many(count, &args),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
@@ -39,55 +42,71 @@ fn main() -> ExitCode {
     }
 }
 
-/// A first seed that nobody chose.
-fn fresh() -> u64 {
-    u64::from(std::process::id()) << 20
-}
-
-fn many(from: u64, count: u64) -> ExitCode {
-    let began = Instant::now();
-    let (mut events, mut answers) = (0, 0);
-    for seed in from..from + count {
-        let scenario = draw::scenario(seed);
-        let outcome = run(&scenario, None, false);
-        events += outcome.events;
-        answers += outcome.answers;
-        if outcome.violation.is_some() {
-            println!("seed {seed} failed, the {} after {} clean ones", seed - from + 1, seed - from);
-            return show(seed, false, true);
+fn parse(mut words: impl Iterator<Item = String>) -> Option<Args> {
+    let mut args = Args::default();
+    while let Some(word) = words.next() {
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        match word.as_str() {
+            "--seeds" => args.seeds = Some(number()?),
+            "--from" => args.from = Some(number()?),
+            "--threads" => args.threads = Some(number()?),
+            "--seed" => args.seed = Some(number()?),
+            "--all" => args.all = true,
+            "--trace" => args.trace = true,
+            "--shrink" => args.shrink = true,
+            "--replay" => args.replay = Some(words.next()?),
+            "--mistake" => args.mistake = Some(words.next()?.parse().ok()?),
+            _ => return None,
         }
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let rate = count as f64 / seconds * 60.0;
-    println!("{count} seeds from {from} are clean: {events} events, {answers} answers, {rate:.0} seeds a minute");
-    ExitCode::SUCCESS
+    Some(args)
 }
 
-fn show(seed: u64, trace: bool, smaller: bool) -> ExitCode {
-    let scenario = draw::scenario(seed);
-    let outcome = run(&scenario, None, true);
-    report(&scenario, &outcome, trace);
+fn many(count: u64, args: &Args) -> ExitCode {
+    let from = args.from.unwrap_or_else(fresh_seed);
+    let threads = args.threads.unwrap_or(1) as usize;
+    let found = Campaign { from, count, threads, mistake: args.mistake, all: args.all }.run();
+    println!("{}", found.seen);
+    println!(
+        "{} seeds from {from} are clean: {} events, {} answers, {:.0} seeds a minute",
+        found.clean,
+        found.events,
+        found.answers,
+        found.rate()
+    );
+    for (seed, violation) in &found.failed {
+        println!("seed {seed}: rule {}: {}", violation.rule, violation.what);
+    }
+    match found.failed.first() {
+        None => ExitCode::SUCCESS,
+        Some((seed, _)) => {
+            let args = Args { shrink: true, mistake: args.mistake, ..Args::default() };
+            show(&draw::scenario(*seed), &format!("make sim SEED={seed}"), &args)
+        }
+    }
+}
+
+/// Runs one scenario and tells what came of it; `again` says how to see it once more.
+fn show(scenario: &Scenario, again: &str, args: &Args) -> ExitCode {
+    let outcome = run(scenario, args.mistake, true);
+    tell(scenario, &outcome, args.trace);
     if outcome.violation.is_none() {
         return ExitCode::SUCCESS;
     }
-    println!("again: make sim SEED={seed}");
-    if smaller {
-        let small = shrink::shrink(&scenario, None);
+    println!("again: {again}");
+    if args.shrink {
+        let small = shrink::shrink(scenario, args.mistake);
         println!("\nas a named test, in {} steps instead of {}:", small.steps.len(), scenario.steps.len());
-        println!("    replay(\n        \"{}\",\n    );", small.to_string().trim_end().replace('\n', "\n         "));
-        report(&small, &run(&small, None, true), false);
+        println!("{}", report::as_test(&small));
+        tell(&small, &run(&small, args.mistake, true), false);
     }
     ExitCode::FAILURE
 }
 
-fn replay(file: &str, trace: bool) -> ExitCode {
+fn replay(file: &str, args: &Args) -> ExitCode {
     let scenario = std::fs::read_to_string(file).map_err(|e| e.to_string()).and_then(|text| text.parse::<Scenario>());
     match scenario {
-        Ok(scenario) => {
-            let outcome = run(&scenario, None, true);
-            report(&scenario, &outcome, trace);
-            if outcome.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-        }
+        Ok(scenario) => show(&scenario, &format!("sim --replay {file}"), args),
         Err(error) => {
             eprintln!("{file}: {error}");
             ExitCode::from(2)
@@ -95,16 +114,12 @@ fn replay(file: &str, trace: bool) -> ExitCode {
     }
 }
 
-fn report(scenario: &Scenario, outcome: &Outcome, trace: bool) {
-    let kept = if trace { outcome.lines.len() } else { 50 };
-    let tail = outcome.lines.len().saturating_sub(kept);
-    if let Some(violation) = &outcome.violation {
-        println!("{}", outcome.lines[tail..].join("\n"));
-        println!("\nrule {}: {}\n\n{scenario}", violation.rule, violation.what);
-    } else {
-        if trace {
-            println!("{}", outcome.lines.join("\n"));
-        }
-        println!("clean: {} events, hash {:016x}", outcome.events, outcome.hash);
+fn tell(scenario: &Scenario, outcome: &Outcome, trace: bool) {
+    if trace {
+        println!("{}\n{}", report::LEGEND, outcome.lines.join("\n"));
+    }
+    match &outcome.violation {
+        Some(violation) => println!("{}", report::failure(scenario, violation, &outcome.lines)),
+        None => println!("clean: {} events, hash {:016x}", outcome.events, outcome.hash),
     }
 }

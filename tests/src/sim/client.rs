@@ -1,10 +1,12 @@
 //! The clients and the gateway's part in their writes: chunks first, then locks, then what the op needs to know, then its
 //! record; locks are held until the core has answered.
 
+mod outcome;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use lockstep_mirror::client::{Receipt, Refusal, Role};
+use lockstep_mirror::client::{Receipt, Refusal};
 use lockstep_mirror::event::{Event, Ticket};
 use lockstep_mirror::plan::AckLevel;
 use lockstep_storage::id::{BodyId, Epoch, Seq};
@@ -12,10 +14,11 @@ use lockstep_storage::image::View;
 use lockstep_storage::op::{self, Mutation};
 use lockstep_storage::record::Draft;
 
+use super::coverage::Seen;
 use super::mistake::Mistake;
 use super::model::{Checked, broken};
 use super::scenario::{Site, Write};
-use super::site::{CHUNK_LEN, SiteState, origin_of};
+use super::site::{CHUNK_LEN, origin_of};
 use super::world::World;
 
 /// What a lock is on.
@@ -34,6 +37,8 @@ enum Stage {
     Locks,
     /// The op's record is on its way.
     Final,
+    /// Answered as unknown: the client is gone, the locks stay until the outcome is certain.
+    Doubtful,
     /// The body is given up.
     Abandon,
 }
@@ -51,6 +56,14 @@ struct Flight {
     outstanding: u32,
     refused: bool,
     locks: Vec<(Lock, bool)>,
+    /// The object that its record is made of, and the record up to which the image was that it was read from.
+    read: Option<(u8, Seq)>,
+}
+
+impl Flight {
+    fn holds_locks(&self) -> bool {
+        matches!(self.stage, Stage::Final | Stage::Doubtful)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +80,8 @@ pub struct Clients {
     next: u64,
     flights: BTreeMap<u64, Flight>,
     waiting: BTreeMap<Ticket, Waiting>,
+    /// Flights that hold locks for a write whose outcome is unknown.
+    doubtful: BTreeMap<Ticket, u64>,
     /// Flights that wait for a lock, in the order in which they came.
     queue: VecDeque<u64>,
     /// The upload ids that clients use now.
@@ -97,7 +112,7 @@ impl Clients {
     /// How many clients wait for an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.flights.len()
+        self.flights.values().filter(|flight| flight.stage != Stage::Doubtful).count()
     }
 
     /// The process at a site is gone: its clients hear nothing more.
@@ -109,20 +124,8 @@ impl Clients {
     }
 
     fn is_free(&self, site: Site, lock: Lock, exclusive: bool) -> bool {
-        let held = self.flights.values().filter(|flight| flight.site == site && flight.stage == Stage::Final);
+        let held = self.flights.values().filter(|flight| flight.site == site && flight.holds_locks());
         !held.flat_map(|flight| &flight.locks).any(|(other, theirs)| *other == lock && (exclusive || *theirs))
-    }
-}
-
-impl SiteState {
-    /// The node says what it is for an origin.
-    pub fn roles_published(&mut self, origin: &lockstep_storage::id::Origin, role: Role) {
-        self.roles.retain(|(name, _)| name != origin);
-        self.roles.push((origin.clone(), role));
-    }
-
-    fn is_source(&self, origin: &lockstep_storage::id::Origin) -> bool {
-        self.process.is_some() && self.roles.iter().any(|(name, role)| name == origin && *role == Role::Source)
     }
 }
 
@@ -133,6 +136,7 @@ fn locks(write: Write) -> Vec<(Lock, bool)> {
         Write::Put { key, .. } | Write::Delete { key } => {
             vec![(Lock::Bucket(bucket_of(key)), false), (Lock::Key(key), false)]
         }
+        Write::PutIf { key, .. } => vec![(Lock::Bucket(bucket_of(key)), false), (Lock::Key(key), true)],
         Write::Copy { from, to } => vec![
             (Lock::Bucket(bucket_of(from)), false),
             (Lock::Bucket(bucket_of(to)), false),
@@ -152,7 +156,10 @@ fn locks(write: Write) -> Vec<(Lock, bool)> {
 
 fn chunks(write: Write) -> u8 {
     match write {
-        Write::Put { chunks, .. } | Write::Part { chunks, .. } | Write::Abandon { chunks } => chunks,
+        Write::Put { chunks, .. }
+        | Write::PutIf { chunks, .. }
+        | Write::Part { chunks, .. }
+        | Write::Abandon { chunks } => chunks,
         _ => 0,
     }
 }
@@ -164,11 +171,27 @@ impl World {
         let directed = if self.sites[Site::B.index()].is_source(&origin) { Site::B } else { Site::A };
         let site = at.unwrap_or(directed);
         let Some(boot) = self.boot(site) else { return Ok(()) };
+        let readable = self.sites[site.index()].state(&origin).is_some_and(|state| state.readable);
+        if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
+            // Whoever writes reads first: its key, its bucket.
+            self.seen.note(Seen::WriteBeforeRecovered);
+            return Ok(());
+        }
         self.clients.next += 1;
         let id = self.clients.next;
         let stage = Stage::Chunks;
-        let flight =
-            Flight { write, site, boot, require, stage, body: None, outstanding: 0, refused: false, locks: Vec::new() };
+        let flight = Flight {
+            write,
+            site,
+            boot,
+            require,
+            stage,
+            body: None,
+            outstanding: 0,
+            refused: false,
+            locks: Vec::new(),
+            read: None,
+        };
         self.clients.flights.insert(id, flight);
         match chunks(write) {
             0 => self.client_locks(id),
@@ -200,28 +223,34 @@ impl World {
     }
 
     /// A submission has its place: the first chunk's is the body's name.
-    pub(super) fn client_placed(&mut self, ticket: Ticket, epoch: Epoch, seq: Seq) {
-        let Some(waiting) = self.clients.waiting.get(&ticket).copied() else { return };
-        let Some(flight) = self.clients.flights.get_mut(&waiting.flight) else { return };
+    pub(super) fn client_placed(&mut self, ticket: Ticket, epoch: Epoch, seq: Seq) -> Checked {
+        let Some(waiting) = self.clients.waiting.get(&ticket).copied() else { return Ok(()) };
+        let Some(flight) = self.clients.flights.get_mut(&waiting.flight) else { return Ok(()) };
+        if let Some((key, read)) = flight.read.take() {
+            let (bucket, name) = (bucket_name(bucket_of(key)), key_name(key));
+            return self.model.unchanged(flight.site, &origin_of(Site::A), (&bucket, &name), read, seq);
+        }
         if !waiting.chunk || flight.body.is_some() {
-            return;
+            return Ok(());
         }
         flight.body = Some(BodyId { epoch, seq });
         for index in 1..u32::from(chunks(flight.write)) {
-            // The noise has no say in whether a draft is small enough.
-            let _small = self.submit_chunk(waiting.flight, index);
+            self.submit_chunk(waiting.flight, index)?;
         }
+        Ok(())
     }
 
     /// A submission is answered.
-    pub(super) fn client_done(&mut self, site: Site, ticket: Ticket, result: &Result<Receipt, Refusal>) -> Checked {
+    pub(super) fn client_done(&mut self, site: Site, ticket: Ticket, result: Result<Receipt, Refusal>) -> Checked {
         let Some(waiting) = self.clients.waiting.remove(&ticket) else {
             return broken(6, format!("{site:?} answers a write that nobody waits for, or answers it twice"));
         };
-        if let Ok(receipt) = result {
+        let id = waiting.flight;
+        self.cover_answer(site, id, &result);
+        if let Ok(receipt) = &result {
+            self.claimed(site, receipt)?;
             self.model.answered(site, &origin_of(Site::A), receipt, waiting.require, waiting.chunk)?;
         }
-        let id = waiting.flight;
         let Some(flight) = self.clients.flights.get_mut(&id) else { return Ok(()) };
         match flight.stage {
             Stage::Chunks => {
@@ -236,37 +265,43 @@ impl World {
                 }
             }
             Stage::Final => {
-                let refused = !matches!(result, Ok(_) | Err(Refusal::Unknown { .. }));
-                flight.locks.clear();
-                if refused {
-                    self.client_abandons(id)?;
-                } else {
-                    self.client_over(id);
+                let doubtful = matches!(result, Err(Refusal::Unknown { .. }));
+                if doubtful && self.mistake != Some(Mistake::LockReleasedInDoubt) {
+                    flight.stage = Stage::Doubtful;
+                    self.clients.doubtful.insert(ticket, id);
+                    return Ok(());
                 }
+                let refused = !doubtful && result.is_err();
+                flight.locks.clear();
+                let over = if refused { self.client_abandons(id) } else { self.client_over(id) };
+                over?;
                 self.locks_free()
             }
             Stage::Abandon if result.is_err() => {
                 self.schedule_retry(id);
                 Ok(())
             }
-            _ => {
-                self.client_over(id);
-                Ok(())
-            }
+            _ => self.client_over(id),
         }
     }
 
-    fn client_over(&mut self, id: u64) {
+    /// The outcome of a write that was answered as unknown is certain.
+    pub(super) fn client_settled(&mut self, ticket: Ticket) -> Checked {
+        if let Some(id) = self.clients.doubtful.remove(&ticket) {
+            self.client_over(id)?;
+        }
+        self.locks_free()
+    }
+
+    fn client_over(&mut self, id: u64) -> Checked {
         self.clients.flights.remove(&id);
+        Ok(())
     }
 
     /// The body of a write that will not be: given up by an op, tried until it is taken.
     fn client_abandons(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get_mut(&id) else { return Ok(()) };
-        let Some(body) = flight.body else {
-            self.client_over(id);
-            return Ok(());
-        };
+        let Some(body) = flight.body else { return self.client_over(id) };
         flight.stage = Stage::Abandon;
         self.submit(id, Mutation::AbandonBody(op::AbandonBody { body: body.into() }), Bytes::new(), None)
     }
@@ -275,8 +310,7 @@ impl World {
     pub(super) fn client_retry(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
         if !self.sites[flight.site.index()].is_source(&origin_of(Site::A)) {
-            self.client_over(id);
-            return Ok(());
+            return self.client_over(id);
         }
         self.client_abandons(id)
     }
@@ -301,8 +335,8 @@ impl World {
             };
             let (site, mut wanted) = (flight.site, locks(flight.write));
             match (self.mistake, flight.write) {
-                (Some(Mistake::CopyOfFreedBody), Write::Copy { .. })
-                | (Some(Mistake::BlindPutWithoutLock), Write::Put { .. } | Write::Delete { .. }) => wanted.clear(),
+                (Some(Mistake::CopyOfFreedBody), Write::Copy { .. }) => wanted.clear(),
+                (Some(Mistake::BlindPutWithoutLock), Write::Put { .. } | Write::Delete { .. }) => wanted.clear(),
                 _ => {}
             }
             let free = wanted.iter().all(|(lock, exclusive)| {
@@ -330,6 +364,12 @@ impl World {
         let image = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin_of(Site::A)));
         let Some(view) = image.map(|worker| worker.engine.image().view()) else { return self.client_gives_up(id) };
         let fill = self.noise.word();
+        if let Write::PutIf { key, .. } | Write::Copy { from: key, .. } = write
+            && let Ok(progress) = view.progress()
+            && let Some(flight) = self.clients.flights.get_mut(&id)
+        {
+            flight.read = Some((key, progress.applied.seq));
+        }
         match self.decide(&view, write, body, fill) {
             Some((mutation, payload)) => self.submit(id, mutation, payload, require),
             None => self.client_gives_up(id),
@@ -354,7 +394,7 @@ impl World {
             Write::DeleteBucket { bucket } if view.bucket_is_empty(&bucket_name(bucket)).ok()? => {
                 (Mutation::DeleteBucket(op::DeleteBucket { bucket: bucket_name(bucket) }), none)
             }
-            Write::Put { key, chunks } if bucket_exists(bucket_of(key)) => {
+            Write::Put { key, chunks } | Write::PutIf { key, chunks } if bucket_exists(bucket_of(key)) => {
                 let inline = if chunks == 0 { fill % 900 } else { 0 };
                 let (extents, len) = extents(body, chunks, 0);
                 let object = object(inline + len, extents, fill);
@@ -409,35 +449,6 @@ impl World {
         let id = self.clients.uploads[usize::from(upload)].clone();
         view.upload(&bucket_name(0), &key_name(upload), &id).ok()??;
         Some(id)
-    }
-
-    /// Rule 6: a reader finds a whole object, of a record of this site's history.
-    pub(super) fn client_reads(&mut self, site: Site, key: u8) -> Checked {
-        let origin = origin_of(Site::A);
-        let worker = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin));
-        let Some(view) = worker.map(|worker| worker.engine.image().view()) else { return Ok(()) };
-        let Ok(Some(object)) = view.object(&bucket_name(bucket_of(key)), &key_name(key)) else { return Ok(()) };
-        let made = self.model.log(site, &origin).map(|log| log.at(Seq(object.seq)));
-        if made.is_none_or(|made| made.seq.0 != object.seq) {
-            return broken(
-                6,
-                format!("a reader at {site:?} sees a version of record {}, which is not there", object.seq),
-            );
-        }
-        for extent in &object.extents {
-            let body = BodyId::from(extent.body);
-            for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
-                let chunk = view.chunk(body, index);
-                if chunk.as_ref().ok() != self.model.chunk(body, index) {
-                    let at = object.seq;
-                    return broken(
-                        6,
-                        format!("a reader at {site:?} cannot read chunk {index} of the object of record {at}"),
-                    );
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use lockstep_mirror::event::{Effect, Event};
 use lockstep_mirror::message::Message;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Record;
+use lockstep_storage::superblock::PARTITIONS_AT;
 
 /// An event in one line.
 #[must_use]
@@ -11,14 +12,26 @@ pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Received { origin, connection, message: m } => format!("{origin}#{} {}", connection.0, message(m)),
         Event::Fetched { origin, records: r, .. } => format!("Fetched {origin} {}", records(r)),
-        Event::Submit { ticket, origin, require, .. } => format!("Submit {origin} t{} {require:?}", ticket.0),
+        Event::Submit { ticket, origin, draft, require } => {
+            let asked = require.map_or(String::new(), |level| format!(", {level:?} is required"));
+            format!("Submit {origin} t{} kind {}{asked}", ticket.0, draft.kind())
+        }
         Event::Flushed { origin, progress } => format!(
             "Flushed {origin} appended {} applied {} trimmed {}",
             progress.appended, progress.applied, progress.trimmed
         ),
         Event::Applied { origin, at } => format!("Applied {origin} {at}"),
         Event::Cut { origin, at } => format!("Cut {origin} {at}"),
-        other => format!("{other:?}"),
+        Event::Persisted { id } => format!("Persisted p{id}"),
+        Event::PersistFailed { reason } => format!("PersistFailed: {reason}"),
+        Event::Connected { origin, connection } => format!("Connected {origin}#{}", connection.0),
+        Event::Disconnected { origin, connection, reason } => {
+            format!("Disconnected {origin}#{}: {reason}", connection.0)
+        }
+        Event::Full { origin, full } => format!("Full {origin}: {full}"),
+        Event::EngineFailed { origin, reason } => format!("EngineFailed {origin}: {reason}"),
+        Event::Command { ticket, command } => format!("Command t{} {command:?}", ticket.0),
+        Event::Idle => "Idle".into(),
     }
 }
 
@@ -32,12 +45,34 @@ pub(super) fn effect(effect: &Effect) -> String {
                 .filter_map(|head| lockstep_storage::record::Header::decode(head).ok())
                 .map(|header| format!("{}/{}", header.epoch, header.seq))
                 .collect();
-            format!("Write at {offset} [{}]", seqs.join(" "))
+            let what = if *offset < PARTITIONS_AT { "superblock".into() } else { format!("[{}]", seqs.join(" ")) };
+            format!("Write at {offset} {what}")
         }
         Effect::Send { origin, connection, message: m } => format!("Send {origin}#{} {}", connection.0, message(m)),
         Effect::Append { origin, records: r } => format!("Append {origin} {}", records(r)),
         Effect::Cut { origin, last, .. } => format!("Cut {origin} to {last}"),
-        other => format!("{other:?}"),
+        Effect::Persist { id } => format!("Persist p{id}"),
+        Effect::Apply { origin, through } => format!("Apply {origin} through {through}"),
+        Effect::Flush { origin } => format!("Flush {origin}"),
+        Effect::Trim { origin, through } => format!("Trim {origin} through {through}"),
+        Effect::Collect { origin, through } => format!("Collect {origin} through {through}"),
+        Effect::Fetch { origin, from, .. } => format!("Fetch {origin} from {from}"),
+        Effect::Connect { origin, connection, delay_ms } => {
+            format!("Connect {origin}#{} in {delay_ms} ms", connection.0)
+        }
+        Effect::Close { origin, connection } => format!("Close {origin}#{}", connection.0),
+        Effect::Placed { ticket, epoch, seq } => format!("Placed t{} as {epoch}/{seq}", ticket.0),
+        Effect::Done { ticket, result: Ok(r) } => format!("Done t{} {}/{} {:?}", ticket.0, r.epoch, r.seq, r.ack),
+        Effect::Done { ticket, result: Err(refusal) } => format!("Done t{} refused: {refusal}", ticket.0),
+        Effect::Settled { ticket } => format!("Settled t{}", ticket.0),
+        Effect::Reply { ticket, result: Ok(report) } => format!("Reply t{}: {}", ticket.0, report.text),
+        Effect::Reply { ticket, result: Err(sentence) } => format!("Reply t{} refused: {sentence}", ticket.0),
+        Effect::Publish(state) => {
+            let readable = if state.readable { "" } else { ", not readable yet" };
+            format!("Publish {} {:?}, point {}{readable}", state.origin, state.role, state.consistency_point.1)
+        }
+        Effect::Note { origin, text } => format!("Note {origin}: {text}"),
+        Effect::Stop { reason } => format!("Stop: {reason}"),
     }
 }
 
@@ -51,6 +86,9 @@ fn message(message: &Message) -> String {
         Message::Append(a) => {
             format!("Append committed {} persisted {} {}", a.committed, a.persisted, records(&a.records))
         }
+        Message::SyncRequest { through, flushed } => format!("SyncRequest through {through} flushed {flushed}"),
+        Message::SyncDone { through } => format!("SyncDone through {through}"),
+        Message::Adopt { after } => format!("Adopt after {after}"),
         Message::Ack(a) => format!("Ack received {} persisted {} applied {}", a.received, a.persisted, a.applied),
         other => format!("{other:?}"),
     }

@@ -59,8 +59,8 @@ impl Draw {
 
     fn write(&mut self, write: Write) {
         let require = match self.random.below(40) {
-            0 => Some(AckLevel::Durable),
-            1 => Some(AckLevel::Received),
+            0..3 => Some(AckLevel::Durable),
+            3 => Some(AckLevel::Received),
             _ => None,
         };
         let at = match self.random.below(30) {
@@ -80,7 +80,8 @@ impl Draw {
     }
 
     fn chunks(&mut self) -> u8 {
-        self.random.weighted(&[(4, 0), (3, 1), (2, 2), (1, 4)])
+        // The last is more than a segment holds.
+        self.random.weighted(&[(24, 0), (18, 1), (12, 2), (6, 4), (3, 16)])
     }
 
     fn work(&mut self) {
@@ -119,6 +120,7 @@ impl Draw {
                 let order = self.random.weighted(&[(6, Order::Sync), (1, Order::DryRun)]);
                 self.push(Step::Order(site, order));
             }
+            20..23 => self.write(Write::PutIf { key, chunks }),
             _ => self.write(Write::Put { key, chunks }),
         }
     }
@@ -131,8 +133,13 @@ impl Draw {
     fn trouble(&mut self) {
         self.pause();
         let site = self.site();
-        match self.random.below(24) {
-            0..6 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
+        match self.random.below(32) {
+            0..4 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
+            4..6 => {
+                let effects = self.random.below(80) as u32;
+                self.episode(Step::CrashAfter(site, effects), None);
+            }
+
             6..9 => self.episode(Step::Cut(site), Some(Step::Heal)),
             9..11 => {
                 self.push(Step::Cut(site.peer()));
@@ -155,8 +162,42 @@ impl Draw {
                 self.episode(Step::Order(Site::A, Order::Alone), Some(Step::Heal));
             }
             20 => self.episode(Step::Order(site, Order::Shutdown), Some(Step::Crash(site))),
+            21..23 => {
+                // With a write under way, whose ack finds nobody.
+                let (key, ms) = (self.key(), self.random.between(50, 4_000));
+                self.write(Write::Put { key, chunks: 0 });
+                self.at += self.random.below(8);
+                self.episode(Step::Stall(site, ms), None);
+            }
+            23 => self.episode(Step::FailFlush(site), Some(Step::Restart(site))),
+            24 | 26 => self.lagging_disk(),
+            27 if self.random.chance(50) => self.episode(Step::Renew(Site::B), None),
+            25 => {
+                self.push(Step::Crash(Site::A));
+                self.episode(Step::Crash(Site::B), Some(Step::Restart(Site::B)));
+                self.push(Step::Restart(Site::A));
+            }
             _ => self.failover(),
         }
+    }
+
+    /// The source's disk is slower than the link: the mirror has records that the source has lost when it comes back, and
+    /// then the power fails once more.
+    fn lagging_disk(&mut self) {
+        self.push(Step::SlowDisk(Site::A));
+        for _ in 0..self.random.between(2, 5) {
+            self.at += self.random.below(8);
+            let (key, chunks) = (self.key(), self.random.below(3) as u8);
+            self.write(Write::Put { key, chunks });
+        }
+        self.at += self.random.between(5, 40);
+        self.push(Step::Crash(Site::A));
+        self.push(Step::Restart(Site::A));
+        if self.random.chance(60) {
+            let effects = self.random.between(3, 12) as u32;
+            self.push(Step::CrashAfter(Site::A, effects));
+        }
+        self.push(Step::FastDisk(Site::A));
     }
 
     fn episode(&mut self, begin: Step, end: Option<Step>) {
@@ -169,6 +210,10 @@ impl Draw {
             && self.random.chance(85)
         {
             self.push(end);
+            if end == Step::Heal && self.random.chance(45) {
+                let (site, effects) = (self.site(), self.random.below(60) as u32);
+                self.push(Step::CrashAfter(site, effects));
+            }
             if let Step::Crash(site) = end {
                 self.push(Step::Restart(site));
             }
@@ -189,6 +234,10 @@ impl Draw {
         }
         for _ in 0..self.random.below(4) {
             self.work();
+        }
+        if self.random.chance(30) {
+            let effects = self.random.below(12) as u32;
+            self.push(Step::CrashAfter(Site::B, effects));
         }
         let order = self.random.weighted(&[(2, Order::Promote), (1, Order::PromoteLossy)]);
         self.push(Step::Order(Site::B, order));

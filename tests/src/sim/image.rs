@@ -13,10 +13,10 @@ use lockstep_storage::record::Record;
 use super::model::{Checked, Model, Violation, broken};
 use super::scenario::Site;
 
-/// Images that were built from records alone, one an origin, kept as long as history goes on from them.
+/// Images that were built from records alone, one a site and origin, kept as long as history goes on from them.
 #[derive(Default)]
 pub struct References {
-    images: BTreeMap<Origin, (Image, Position)>,
+    images: BTreeMap<(Site, Origin), (Image, Position)>,
 }
 
 fn failed(what: &str) -> impl FnOnce(ImageError) -> Violation {
@@ -25,9 +25,9 @@ fn failed(what: &str) -> impl FnOnce(ImageError) -> Violation {
 
 impl References {
     /// The image after exactly these records.
-    fn at(&mut self, origin: &Origin, line: &[Position], model: &Model) -> Checked<Image> {
+    fn at(&mut self, site: Site, origin: &Origin, line: &[Position], model: &Model) -> Checked<Image> {
         let target = line.last().copied().unwrap_or_default();
-        let reusable = self.images.get(origin).filter(|(_, at)| {
+        let reusable = self.images.get(&(site, origin.clone())).filter(|(_, at)| {
             let index = (at.seq.0 as usize).checked_sub(1);
             index.is_none_or(|index| line.get(index) == Some(at))
         });
@@ -38,7 +38,7 @@ impl References {
         let records: Vec<Record> = model.records(&line[from..]).cloned().collect();
         image.append(&records).map_err(failed("the records of the model"))?;
         while image.apply(target.seq, 1000).map_err(failed("the records of the model"))?.seq < target.seq {}
-        self.images.insert(origin.clone(), (image.clone(), target));
+        self.images.insert((site, origin.clone()), (image.clone(), target));
         Ok(image)
     }
 
@@ -53,7 +53,7 @@ impl References {
                 format!("the image of {origin} at {site:?} is at {applied}, which its log does not hold"),
             );
         }
-        let reference = self.at(origin, &log.line[..applied.seq.0 as usize], model)?;
+        let reference = self.at(site, origin, &log.line[..applied.seq.0 as usize], model)?;
         let found = view.digest().map_err(failed("digest"))?;
         let expected = reference.view().digest().map_err(failed("digest"))?;
         if found != expected {

@@ -1,9 +1,25 @@
 //! Mistakes that are made on purpose, each by the world around the core: a device that answers too early, a link that
 //! delivers under the wrong number, a client without its lock. The simulator must find every one of them.
 
-/// One mistake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mistake {
+use std::str::FromStr;
+
+/// Names the mistakes, once for the type and for the list of all.
+macro_rules! mistakes {
+    ($($(#[$says:meta])* $name:ident),* $(,)?) => {
+        /// One mistake.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mistake {
+            $($(#[$says])* $name),*
+        }
+
+        impl Mistake {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+mistakes! {
     /// Records count as persisted before they are.
     AckBeforePersist,
     /// A segment is released before its records are flushed.
@@ -30,4 +46,17 @@ pub enum Mistake {
     OldConnectionAccepted,
     /// Time is judged before what has arrived is read.
     TimeBeforeInbox,
+    /// Locks are let go when an outcome is unknown.
+    LockReleasedInDoubt,
+    /// A source that has restarted takes readers before what it had answered is in its image again.
+    ReadBeforeRecovered,
+}
+
+impl FromStr for Mistake {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|mistake| format!("{mistake:?}") == name);
+        found.copied().ok_or_else(|| format!("'{name}' is no mistake"))
+    }
 }

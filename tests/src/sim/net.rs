@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use lockstep_mirror::event::Connection;
 use lockstep_mirror::message::Message;
-use lockstep_storage::id::Origin;
+use lockstep_storage::id::{Origin, Seq};
 
 use super::scenario::Site;
 
@@ -45,8 +45,16 @@ pub struct Link {
     pub last_arrival: [u64; 2],
     /// Arrivals that wait for a cut link to heal.
     pub held: [u32; 2],
-    /// Messages that the accepting end has had, for stale deliveries.
+    /// Messages that each end has had, for stale deliveries.
     pub spent: [Vec<Message>; 2],
+    /// The last record that the source has sent.
+    pub sent: Seq,
+    /// The consistency point that it has asked for.
+    pub asked: Seq,
+    /// Bytes of records that the source has sent, and how many it was granted.
+    pub spent_bytes: u64,
+    /// As its end has heard.
+    pub credit: u64,
 }
 
 impl Link {
@@ -60,6 +68,10 @@ impl Link {
             last_arrival: [0; 2],
             held: [0; 2],
             spent: Default::default(),
+            sent: Seq::ZERO,
+            asked: Seq::ZERO,
+            spent_bytes: 0,
+            credit: 0,
         }
     }
 

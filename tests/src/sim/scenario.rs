@@ -63,6 +63,11 @@ pub enum Write {
         key: u8,
         chunks: u8,
     },
+    /// As [`Write::Put`], if the object is still the one that the client knows: reads first, so it locks.
+    PutIf {
+        key: u8,
+        chunks: u8,
+    },
     Delete {
         key: u8,
     },
@@ -104,9 +109,13 @@ pub enum Step {
         key: u8,
     },
     Crash(Site),
+    /// The power fails after so many more things that its core asks for, between any two of them; it starts again by itself.
+    CrashAfter(Site, u32),
     Restart(Site),
     /// The site burns down: NVRAM and engine too.
     Lose(Site),
+    /// The site begins anew, with an empty NVRAM and no engine.
+    Renew(Site),
     /// Nothing that this site sends arrives.
     Cut(Site),
     Heal,
@@ -120,6 +129,10 @@ pub enum Step {
     Space(Site),
     /// The next persist fails.
     FailPersist(Site),
+    /// The engine's next flush fails for good.
+    FailFlush(Site),
+    /// The process is paused for so many milliseconds; what arrives meanwhile waits in its inbox.
+    Stall(Site, u64),
     /// The wall clock jumps, in milliseconds.
     Clock(Site, i64),
     Order(Site, Order),
@@ -189,8 +202,10 @@ impl fmt::Display for Step {
             }
             Self::Read { at, key } => write!(f, "read {} {key}", site(at)),
             Self::Crash(s) => write!(f, "crash {}", site(s)),
+            Self::CrashAfter(s, effects) => write!(f, "crash-after {} {effects}", site(s)),
             Self::Restart(s) => write!(f, "restart {}", site(s)),
             Self::Lose(s) => write!(f, "lose {}", site(s)),
+            Self::Renew(s) => write!(f, "renew {}", site(s)),
             Self::Cut(s) => write!(f, "cut {}", site(s)),
             Self::Heal => f.write_str("heal"),
             Self::Reset => f.write_str("reset"),
@@ -200,6 +215,8 @@ impl fmt::Display for Step {
             Self::Full(s) => write!(f, "full {}", site(s)),
             Self::Space(s) => write!(f, "space {}", site(s)),
             Self::FailPersist(s) => write!(f, "fail-persist {}", site(s)),
+            Self::FailFlush(s) => write!(f, "fail-flush {}", site(s)),
+            Self::Stall(s, ms) => write!(f, "stall {} {ms}", site(s)),
             Self::Clock(s, ms) => write!(f, "clock {} {ms}", site(s)),
             Self::Order(s, order) => write!(f, "order {} {}", site(s), word(&ORDERS, *order)),
         }
@@ -212,6 +229,7 @@ impl fmt::Display for Write {
             Self::CreateBucket { bucket } => write!(f, "create-bucket {bucket}"),
             Self::DeleteBucket { bucket } => write!(f, "delete-bucket {bucket}"),
             Self::Put { key, chunks } => write!(f, "put {key} {chunks}"),
+            Self::PutIf { key, chunks } => write!(f, "put-if {key} {chunks}"),
             Self::Delete { key } => write!(f, "delete {key}"),
             Self::Copy { from, to } => write!(f, "copy {from} {to}"),
             Self::CreateUpload { upload } => write!(f, "create-upload {upload}"),
@@ -286,8 +304,10 @@ fn step(words: &mut Words) -> Result<Step, String> {
     Ok(match name {
         "read" => Step::Read { at: words.of(&SITES)?, key: words.number()? },
         "crash" => Step::Crash(words.of(&SITES)?),
+        "crash-after" => Step::CrashAfter(words.of(&SITES)?, words.number()?),
         "restart" => Step::Restart(words.of(&SITES)?),
         "lose" => Step::Lose(words.of(&SITES)?),
+        "renew" => Step::Renew(words.of(&SITES)?),
         "cut" => Step::Cut(words.of(&SITES)?),
         "heal" => Step::Heal,
         "reset" => Step::Reset,
@@ -297,6 +317,8 @@ fn step(words: &mut Words) -> Result<Step, String> {
         "full" => Step::Full(words.of(&SITES)?),
         "space" => Step::Space(words.of(&SITES)?),
         "fail-persist" => Step::FailPersist(words.of(&SITES)?),
+        "fail-flush" => Step::FailFlush(words.of(&SITES)?),
+        "stall" => Step::Stall(words.of(&SITES)?, words.number()?),
         "clock" => Step::Clock(words.of(&SITES)?, words.number()?),
         "order" => Step::Order(words.of(&SITES)?, words.of(&ORDERS)?),
         _ => {
@@ -319,6 +341,7 @@ fn write(name: &str, words: &mut Words) -> Result<Write, String> {
         "create-bucket" => Write::CreateBucket { bucket: words.number()? },
         "delete-bucket" => Write::DeleteBucket { bucket: words.number()? },
         "put" => Write::Put { key: words.number()?, chunks: words.number()? },
+        "put-if" => Write::PutIf { key: words.number()?, chunks: words.number()? },
         "delete" => Write::Delete { key: words.number()? },
         "copy" => Write::Copy { from: words.number()?, to: words.number()? },
         "create-upload" => Write::CreateUpload { upload: words.number()? },

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstep_mirror::client::Role;
-use lockstep_mirror::event::Effect;
+use lockstep_mirror::client::{OriginState, Role};
+use lockstep_mirror::event::{Effect, Event};
 use lockstep_mirror::node::Node;
-use lockstep_mirror::plan::{NodePlan, OriginPlan, StreamPlan};
-use lockstep_storage::id::Origin;
+use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
+use lockstep_mirror::status::OriginStatus;
+use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::image::memory::MemoryEngine;
 use lockstep_storage::image::{Image, Progress};
 use lockstep_storage::nvram::sim::SimNvram;
@@ -29,9 +30,19 @@ pub const CHUNK_LEN: u32 = 1500;
 #[derive(Debug)]
 pub enum DeviceTask {
     /// Bytes to write.
-    Write { offset: u64, pieces: Vec<Bytes> },
+    Write {
+        /// Where.
+        offset: u64,
+        /// What, one behind the other.
+        pieces: Vec<Bytes>,
+    },
     /// A persist to answer. `superblock`: nothing but the superblock was written since the one before.
-    Persist { id: u64, superblock: bool },
+    Persist {
+        /// The number of its answer.
+        id: u64,
+        /// The superblock's.
+        superblock: bool,
+    },
 }
 
 /// The engine's side of one origin in a process.
@@ -55,9 +66,20 @@ impl Worker {
     #[must_use]
     pub fn new(origin: Origin, image: Image) -> Self {
         // What is set aside is the model's business: it has every record.
-        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, Box::new(|_, _, _| Ok(())));
+        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, limits(), Box::new(|_, _, _| Ok(())));
         Self { origin, engine, queue: VecDeque::new(), busy: false, flushing: None, told_full: false }
     }
+}
+
+/// Acks that have reached a process, taken into account by its core or not yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arrived {
+    /// When the last one came.
+    pub at: u64,
+    /// In the mirror's memory.
+    pub received: Seq,
+    /// Durable at the mirror.
+    pub persisted: Seq,
 }
 
 /// What dies with the process.
@@ -80,6 +102,20 @@ pub struct Process {
     pub workers: Vec<Worker>,
     /// The core hears that its inbox is drained when this event comes.
     pub idle_due: bool,
+    /// The process is paused: it gets no time.
+    pub stalled: bool,
+    /// It is not any more: what has arrived meanwhile is being taken into account.
+    pub waking: bool,
+    /// What has arrived meanwhile.
+    pub inbox: VecDeque<Event>,
+    /// So many effects more, and the power fails.
+    pub effects_left: Option<u32>,
+    /// What its mirror has acknowledged, as far as it has arrived here.
+    pub arrived: Arrived,
+    /// The status of its own origin after the last event.
+    pub watched: Option<OriginStatus>,
+    /// It has asked its mirror for records that it lost.
+    pub adopting: bool,
     /// Connections that were accepted.
     pub accepted: u64,
 }
@@ -108,13 +144,15 @@ pub struct SiteState {
     /// The site is gone.
     pub lost: bool,
     /// What its node said last that it is, by origin.
-    pub roles: Vec<(Origin, Role)>,
+    pub states: Vec<OriginState>,
     /// Its wall clock against the world's, in milliseconds.
     pub wall_offset: i64,
     /// Persists take long.
     pub slow: bool,
     /// The engine's disk is full.
     pub full: bool,
+    /// The engine's next flush fails for good.
+    pub flush_fails: bool,
     /// What it sends does not arrive.
     pub cut: bool,
 }
@@ -138,6 +176,21 @@ fn bootstrap(name: &str) -> Vec<Draft> {
     drafts.into_iter().filter_map(|mutation| Draft::new(mutation, Bytes::new()).ok()).collect()
 }
 
+/// Bounds that are as small as the records, so that histories of some hundred records meet each of them.
+fn limits() -> Limits {
+    Limits {
+        record_len_max: RECORD_LEN_MAX,
+        batch_len_max: 24 << 10,
+        batch_records_max: 12,
+        window_len_max: 16 << 10,
+        message_len_max: 6 << 10,
+        budget_len: 12 << 10,
+        ages_max: 4,
+        apply_step: 3,
+        collect_step: 3,
+    }
+}
+
 fn plan(site: Site, scenario: &Scenario) -> NodePlan {
     let nvram_len = segment_len_min(RECORD_LEN_MAX) * u64::from(SEGMENTS_DEFAULT);
     let stream = StreamPlan {
@@ -155,7 +208,7 @@ fn plan(site: Site, scenario: &Scenario) -> NodePlan {
         origins.push(OriginPlan { origin: origin_of(Site::A), nvram_len, stream: None });
     }
     let node = origin_of(site);
-    NodePlan { bootstrap: bootstrap(node.as_str()), node, origins, record_len_max: RECORD_LEN_MAX }
+    NodePlan { bootstrap: bootstrap(node.as_str()), node, origins, limits: limits() }
 }
 
 impl SiteState {
@@ -171,20 +224,46 @@ impl SiteState {
             process: None,
             boots: 0,
             lost: false,
-            roles: Vec::new(),
+            states: Vec::new(),
             wall_offset: 0,
             slow: false,
             full: false,
+            flush_fails: false,
             cut: false,
         }
+    }
+
+    /// The node says what it is for an origin.
+    pub fn published(&mut self, state: &OriginState) {
+        self.states.retain(|known| known.origin != state.origin);
+        self.states.push(state.clone());
+    }
+
+    /// What it said last.
+    #[must_use]
+    pub fn state(&self, origin: &Origin) -> Option<&OriginState> {
+        self.states.iter().find(|state| state.origin == *origin).filter(|_| self.process.is_some())
+    }
+
+    /// Does it take the origin's writes?
+    #[must_use]
+    pub fn is_source(&self, origin: &Origin) -> bool {
+        self.state(origin).is_some_and(|state| state.role == Role::Source)
+    }
+
+    /// Another machine stands here, as empty as the first one was.
+    pub fn renew(&mut self) {
+        self.nvram = SimNvram::new(self.nvram.len());
+        self.engines.clear();
     }
 
     /// The power goes: what was not durable survives as the noise decides.
     pub fn power_off(&mut self, noise: &mut Random) {
         self.process = None;
-        self.roles.clear();
+        self.states.clear();
         let keep = noise.weighted(&[(2, 0), (2, 100), (6, 50), (2, 90), (2, 10)]);
         self.nvram.crash(&mut || noise.chance(keep));
+        self.flush_fails = false;
         for engine in self.engines.values_mut() {
             let survive = noise.below(engine.unflushed() as u64 + 1);
             *engine = Arc::new(engine.crash_losing(survive as usize, &mut || !noise.chance(keep)));

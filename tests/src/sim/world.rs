@@ -4,18 +4,21 @@
 mod device;
 mod fault;
 mod link;
+mod record;
 mod settle;
+mod stall;
 mod worker;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fmt::Write;
 
-use lockstep_mirror::client::Role;
+use lockstep_mirror::client::{OriginState, Role};
 use lockstep_mirror::event::{Connection, Effect, Event, IDLE_INTERVAL_MS, Now, Report, Ticket};
+use lockstep_mirror::node::PROVED;
 use lockstep_storage::id::Origin;
 
 use super::client::Clients;
+use super::coverage::Coverage;
 use super::image::References;
 use super::mistake::Mistake;
 use super::model::{Checked, Model, broken};
@@ -47,6 +50,12 @@ enum Happening {
     Feed(Site, u32, Box<Event>),
     /// A client tries again.
     Retry(u64),
+    /// What is left of an old connection turns up.
+    Stale,
+    /// A paused process goes on.
+    Wake(Site, u32),
+    /// A process that the power left starts again.
+    PowerBack(Site),
 }
 
 #[derive(Debug)]
@@ -93,12 +102,17 @@ pub struct World {
     pub(super) clients: Clients,
     /// What happened.
     pub trace: Trace,
+    /// What of all that a set of runs must meet this one met.
+    pub seen: Coverage,
     /// The mistake that is made on purpose, to see it found.
     pub(super) mistake: Option<Mistake>,
     orders: Vec<(Ticket, Site, Order)>,
     /// The last answer to an order, by site.
     replies: Vec<(Order, Site, Result<Report, String>)>,
     spare: Vec<Effect>,
+    link_timeout_ms: u64,
+    /// The run ends with a stream that needs a baseline, and does so rightly.
+    baseline: bool,
     calm: bool,
 }
 
@@ -124,10 +138,13 @@ impl World {
             references: References::default(),
             clients: Clients::default(),
             trace: Trace::new(keep_trace),
+            seen: Coverage::default(),
             mistake,
             orders: Vec::new(),
             replies: Vec::new(),
             spare: Vec::new(),
+            link_timeout_ms: scenario.link_timeout_ms,
+            baseline: false,
             calm: false,
         }
     }
@@ -149,7 +166,7 @@ impl World {
         self.settle()
     }
 
-    fn schedule(&mut self, delay: u64, what: Happening) {
+    pub(super) fn schedule(&mut self, delay: u64, what: Happening) {
         self.schedule_at(self.now + delay, what);
     }
 
@@ -192,7 +209,10 @@ impl World {
             Happening::Dial(site, boot, origin, number) if self.lives(site, boot) => self.dial(site, origin, number),
             Happening::Arrive(link, end) => self.arrive(link, end),
             Happening::Feed(site, boot, event) if self.lives(site, boot) => self.feed(site, *event),
+            Happening::Stale => self.replay(),
             Happening::Retry(flight) => self.client_retry(flight),
+            Happening::Wake(site, boot) if self.lives(site, boot) => self.wake(site),
+            Happening::PowerBack(site) => self.start(site),
             _ => Ok(()),
         }
     }
@@ -221,18 +241,31 @@ impl World {
         Now { mono_ms: self.now - started + 1, wall_ms: (WALL_MS + self.now).saturating_add_signed(state.wall_offset) }
     }
 
-    /// The core takes an event into account, and what it asks for is done.
+    /// An event reaches a process: its core takes it into account, unless it is paused.
     pub(super) fn feed(&mut self, site: Site, event: Event) -> Checked {
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+        if !process.stalled {
+            return self.handle(site, event);
+        }
+        if !matches!(event, Event::Idle) {
+            process.inbox.push_back(event);
+        }
+        Ok(())
+    }
+
+    /// The core takes an event into account, and what it asks for is done.
+    fn handle(&mut self, site: Site, event: Event) -> Checked {
         let now = self.moment(site);
         let Some(boot) = self.boot(site) else { return Ok(()) };
         self.trace_event(site, &event);
-        let (failed, idle) = (matches!(event, Event::PersistFailed { .. }), matches!(event, Event::Idle));
+        let failed = matches!(event, Event::PersistFailed { .. } | Event::EngineFailed { .. });
+        let idle = matches!(event, Event::Idle);
         let mut effects = std::mem::take(&mut self.spare);
         if let Some(process) = &mut self.sites[site.index()].process {
             process.node.handle(event, now, &mut effects);
         }
-        if failed && !effects.iter().any(|effect| matches!(effect, Effect::Stop { .. })) {
-            return broken(8, format!("a persist failed at {site:?} and the node goes on"));
+        if failed && !matches!(effects[..], [Effect::Stop { .. }]) {
+            return broken(8, format!("a persist or the engine failed at {site:?} and the node goes on"));
         }
         let done = self.carry_out(site, boot, &mut effects);
         effects.clear();
@@ -241,7 +274,7 @@ impl World {
         if !idle {
             self.idle_soon(site, boot);
         }
-        self.marks_are_ordered(site)
+        self.marks_are_ordered(site, idle)
     }
 
     /// A client's submission reaches the core in its turn.
@@ -261,13 +294,10 @@ impl World {
     }
 
     /// Rule 3, as the node itself sees it.
-    fn marks_are_ordered(&mut self, site: Site) -> Checked {
+    fn marks_are_ordered(&mut self, site: Site, idle: bool) -> Checked {
         let now = self.moment(site);
         let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
-        if !self.trace.events().is_multiple_of(8) {
-            return Ok(());
-        }
-        for log in &process.node.status(now).origins {
+        for log in process.node.status(now).origins {
             let source = log.role == Role::Source;
             let ordered = log.applied <= log.persisted && log.persisted <= log.last && log.committed <= log.last;
             let committed = !source || (log.consistency_point <= log.applied && log.applied <= log.committed);
@@ -280,6 +310,9 @@ impl World {
                     ),
                 );
             }
+            if site == Site::A && log.origin == origin_of(Site::A) {
+                self.watch(log, idle)?;
+            }
         }
         Ok(())
     }
@@ -287,10 +320,11 @@ impl World {
     /// Does what the core asks for, in order.
     fn carry_out(&mut self, site: Site, boot: u32, effects: &mut Vec<Effect>) -> Checked {
         for effect in effects.drain(..) {
-            if !self.lives(site, boot) {
+            if !self.lives(site, boot) || self.power_fails_now(site) {
                 return Ok(());
             }
             self.trace_effect(site, &effect);
+            self.cover_effect(site, &effect);
             match effect {
                 Effect::Write { offset, pieces } => self.device_write(site, offset, pieces)?,
                 Effect::Persist { id } => self.device_persist(site, id)?,
@@ -300,17 +334,18 @@ impl World {
                 | Effect::Trim { .. }
                 | Effect::Collect { .. }
                 | Effect::Cut { .. }
-                | Effect::Fetch { .. } => self.worker_task(site, effect),
+                | Effect::Fetch { .. } => self.worker_task(site, effect)?,
                 Effect::Connect { origin, connection, delay_ms } => {
                     let jitter = self.noise.below(5);
                     self.schedule(delay_ms + jitter, Happening::Dial(site, boot, origin, connection));
                 }
-                Effect::Send { origin, connection, message } => self.send(site, boot, &origin, connection, message),
+                Effect::Send { origin, connection, message } => self.sends(site, boot, &origin, connection, message)?,
                 Effect::Close { origin, connection } => self.close(site, boot, &origin, connection),
-                Effect::Placed { ticket, epoch, seq } => self.client_placed(ticket, epoch, seq),
-                Effect::Done { ticket, result } => self.client_done(site, ticket, &result)?,
+                Effect::Placed { ticket, epoch, seq } => self.client_placed(ticket, epoch, seq)?,
+                Effect::Done { ticket, result } => self.client_done(site, ticket, result)?,
+                Effect::Settled { ticket } => self.client_settled(ticket)?,
                 Effect::Reply { ticket, result } => self.reply(site, ticket, result)?,
-                Effect::Publish(state) => self.published(site, &state.origin, state.role)?,
+                Effect::Publish(state) => self.published(site, &state)?,
                 Effect::Note { .. } => {}
                 Effect::Stop { .. } => self.crash(site),
             }
@@ -319,18 +354,21 @@ impl World {
     }
 
     /// The gateway hears what the node is for an origin.
-    fn published(&mut self, site: Site, origin: &Origin, role: Role) -> Checked {
+    fn published(&mut self, site: Site, state: &OriginState) -> Checked {
+        let OriginState { origin, role, .. } = state;
+        let role = *role;
         if site == Site::B && *origin == origin_of(Site::A) && role == Role::Source {
             let stored = self.model.stored(site, origin);
             if stored.is_none_or(|entry| entry.role != lockstep_storage::superblock::StoredRole::Source) {
                 return broken(2, format!("{site:?} serves {origin} before its fence is durable"));
             }
             self.model.keeps_mirrored(site, origin, "is promoted")?;
+            self.model.keeps_received(origin)?;
             let last = self.model.log(site, origin).map(super::model::LogTruth::last).unwrap_or_default();
             self.model.promoted.entry(origin.clone()).or_insert(last);
             self.check_image(site, origin)?;
         }
-        self.sites[site.index()].roles_published(origin, role);
+        self.sites[site.index()].published(state);
         Ok(())
     }
 
@@ -342,10 +380,11 @@ impl World {
         let (_, _, order) = self.orders.swap_remove(index);
         if let Ok(report) = &result
             && matches!(order, Order::Promote | Order::PromoteLossy)
-            && report.verdict == Some("proved")
+            && report.verdict == Some(PROVED)
         {
             self.model.keeps_answered(&origin_of(Site::A))?;
         }
+        self.cover_reply(order, &result);
         self.replies.push((order, site, result));
         Ok(())
     }
@@ -356,56 +395,5 @@ impl World {
         let Some(worker) = process.worker(origin) else { return Ok(()) };
         let image = worker.engine.image().clone();
         self.references.check(site, origin, &image, &self.model)
-    }
-
-    fn trace_event(&mut self, site: Site, event: &Event) {
-        let kind = match event {
-            Event::Idle => 0,
-            Event::Submit { .. } => 1,
-            Event::Command { .. } => 2,
-            Event::Persisted { id } => 0x100 + id,
-            Event::PersistFailed { .. } => 4,
-            Event::Applied { at, .. } => 0x1_0000 + at.seq.0,
-            Event::Flushed { progress, .. } => 0x2_0000 + progress.appended.seq.0,
-            Event::Full { .. } => 7,
-            Event::EngineFailed { .. } => 8,
-            Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
-            Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
-            Event::Connected { connection, .. } => 0x5_0000 + connection.0,
-            Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
-            Event::Received { connection, .. } => 0x7_0000 + connection.0,
-        };
-        self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
-            // Most idles do nothing: what they do is seen by its effects.
-            if kind != 0 {
-                let _infallible = write!(line, "{site:?} <- {}", super::describe::event(event));
-            }
-        });
-    }
-
-    fn trace_effect(&mut self, site: Site, effect: &Effect) {
-        let kind = match effect {
-            Effect::Write { offset, .. } => 0x1_0000_0000 + offset,
-            Effect::Persist { id } => 0x100 + id,
-            Effect::Append { records, .. } => 0x1_0000 + records.len() as u64,
-            Effect::Apply { through, .. } => 0x2_0000 + through.0,
-            Effect::Flush { .. } => 5,
-            Effect::Trim { through, .. } => 0x3_0000 + through.0,
-            Effect::Collect { through, .. } => 0x4_0000 + through.0,
-            Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
-            Effect::Fetch { from, .. } => 0x6_0000 + from.0,
-            Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
-            Effect::Send { connection, .. } => 0x8_0000 + connection.0,
-            Effect::Close { connection, .. } => 0x9_0000 + connection.0,
-            Effect::Placed { seq, .. } => 0xa_0000 + seq.0,
-            Effect::Done { result, .. } => 0xb_0000 + u64::from(result.is_ok()),
-            Effect::Reply { result, .. } => 0xc_0000 + u64::from(result.is_ok()),
-            Effect::Publish(_) => 16,
-            Effect::Note { .. } => 17,
-            Effect::Stop { .. } => 18,
-        };
-        self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
-            let _infallible = write!(line, "{site:?} -> {}", super::describe::effect(effect));
-        });
     }
 }

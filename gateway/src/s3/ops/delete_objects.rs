@@ -17,7 +17,7 @@ use super::read;
 use super::write::{self, Decision};
 use crate::s3::digest::Digester;
 use crate::s3::host::KEY_LEN_MAX;
-use crate::s3::locks::{Mode, Name};
+use crate::s3::locks::{Held, Mode, Name};
 use crate::s3::upload::Target;
 use crate::s3::xml::{self, Writer};
 use crate::s3::{Code, Gateway, Request, S3Error, S3Result, response};
@@ -65,16 +65,15 @@ pub async fn delete_objects(gateway: &Arc<Gateway>, mut request: Request) -> S3R
     let quiet = delete.quiet.is_some_and(|quiet| quiet.trim().eq_ignore_ascii_case("true"));
     let origin = target.origin.clone();
 
-    let held = gateway.locks.acquire(vec![write::bucket_lock(&request, Mode::Shared)]).await;
+    let held = Arc::new(write::acquire(gateway, vec![write::bucket_lock(&request, Mode::Shared)]).await?);
     let gateway = Arc::clone(gateway);
     // A task of its own: the bucket's lock outlives a client who goes away, until the last delete is done.
     let section = tokio::spawn(async move {
         read::bucket(&target.client.view(&target.origin)?, &request)?;
         let bucket = request.bucket;
-        let one = |named: Named| delete_one(&gateway, &target, &bucket, named);
+        let one = |named: Named| delete_one(&gateway, &target, &bucket, Arc::clone(&held), named);
         let deleted: Vec<Deleted> =
             futures_util::stream::iter(delete.objects).map(one).buffered(IN_FLIGHT_MAX).collect().await;
-        drop(held);
         Ok::<_, S3Error>(deleted)
     });
     let deleted = section.await.map_err(|_| Code::InternalError)??;
@@ -92,7 +91,7 @@ pub async fn delete_objects(gateway: &Arc<Gateway>, mut request: Request) -> S3R
     Ok(response)
 }
 
-async fn delete_one(gateway: &Gateway, target: &Target, bucket: &str, named: Named) -> Deleted {
+async fn delete_one(gateway: &Gateway, target: &Target, bucket: &str, bucket_held: Arc<Held>, named: Named) -> Deleted {
     if named.key.len() > KEY_LEN_MAX {
         return (named, Err(Code::KeyTooLongError.into()));
     }
@@ -102,8 +101,11 @@ async fn delete_one(gateway: &Gateway, target: &Target, bucket: &str, named: Nam
     let condition = named.etag.clone().map(WriteCondition::if_match);
     let mode = if condition.is_some() { Mode::Exclusive } else { Mode::Shared };
     let name = Name::Key(target.origin.clone(), bucket.to_owned(), named.key.clone());
-    let _held = gateway.locks.acquire(vec![(name, mode)]).await;
-    let written = write::log(target.clone(), |view| {
+    let held = match write::acquire(gateway, vec![(name, mode)]).await {
+        Ok(held) => (held, bucket_held),
+        Err(error) => return (named, Err(error)),
+    };
+    let written = write::log(target.clone(), held, |view| {
         if let Some(condition) = condition {
             condition.judge(view.object(bucket, &named.key)?.as_ref())?;
         }

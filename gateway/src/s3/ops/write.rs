@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,9 +18,12 @@ use lockstep_storage::image::View;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Draft;
 
-use crate::s3::locks::{Mode, Name};
+use crate::s3::locks::{Held, Mode, Name};
 use crate::s3::upload::{BodyGuard, Target};
 use crate::s3::{Code, Gateway, Request, Response, S3Error};
+
+/// Longest time that a request waits for its locks.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// A request header that asks for an ack level.
 const REQUIRE_ACK: &str = "x-lockstep-require-ack";
@@ -156,21 +160,28 @@ where
     T: Send + 'static,
     F: FnOnce(&View) -> Result<Decision<T>, S3Error> + Send + 'static,
 {
-    let held = gateway.locks.acquire(locks).await;
-    let section = tokio::spawn(async move {
-        let written = log(target, decide).await;
-        drop(held);
-        written
-    });
+    let held = acquire(gateway, locks).await?;
+    let section = tokio::spawn(async move { log(target, held, decide).await });
     section.await.map_err(|_| Code::InternalError)?
 }
 
-/// Decides and logs, under locks that the caller holds until this returns.
+/// Takes locks, within bounds: one that is held for a write whose outcome is unknown may take as long as its mirror.
+///
+/// # Errors
+/// 503 after [`LOCK_WAIT_MAX`].
+pub async fn acquire(gateway: &Gateway, locks: Vec<(Name, Mode)>) -> Result<Held, S3Error> {
+    let waited = tokio::time::timeout(LOCK_WAIT_MAX, gateway.locks.acquire(locks)).await;
+    waited.map_err(|_| S3Error::unavailable("An earlier write to the same name is not settled yet.", 1))
+}
+
+/// Decides and logs under locks, which are held until the outcome is certain: whoever comes after must see it, and what is
+/// answered as unknown may yet become visible.
 ///
 /// # Errors
 /// As [`write`].
-pub async fn log<T, F>(target: Target, decide: F) -> Result<Written<T>, S3Error>
+pub async fn log<T, F, L>(target: Target, held: L, decide: F) -> Result<Written<T>, S3Error>
 where
+    L: Send + 'static,
     F: FnOnce(&View) -> Result<Decision<T>, S3Error>,
 {
     let origin = target.origin.clone();
@@ -183,8 +194,17 @@ where
         tracing::error!(%error, "an op does not fit in a record");
         Code::InternalError
     })?;
-    let submitted = target.client.submit(&target.origin, draft, target.require).await?;
+    let mut submitted = target.client.submit(&target.origin, draft, target.require).await?;
     body.keep();
-    let receipt = submitted.done().await?;
+    let receipt = match submitted.done().await {
+        Ok(receipt) => receipt,
+        Err(refusal) => {
+            tokio::spawn(async move {
+                submitted.settled().await;
+                drop(held);
+            });
+            return Err(refusal.into());
+        }
+    };
     Ok(Written { value, receipt: Some(receipt), origin })
 }

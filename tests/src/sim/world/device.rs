@@ -6,19 +6,24 @@ use lockstep_storage::nvram::Nvram;
 use lockstep_storage::superblock::PARTITIONS_AT;
 
 use super::{Happening, World};
+use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
-use crate::sim::model::Checked;
+use crate::sim::model::{Checked, within_bound};
 use crate::sim::scenario::Site;
-use crate::sim::site::DeviceTask;
+use crate::sim::site::{DeviceTask, origin_of};
 
 impl World {
     /// The core asks for a write.
     pub(super) fn device_write(&mut self, site: Site, offset: u64, pieces: Vec<Bytes>) -> Checked {
-        self.model.place(site, offset, &pieces)?;
+        if self.model.place(site, offset, &pieces)? {
+            self.seen.note(Seen::SegmentReused);
+        }
         let pieces = self.tampered_superblock(site, offset, pieces);
         if let Some(process) = &mut self.sites[site.index()].process {
             process.device.push_back(DeviceTask::Write { offset, pieces });
         }
+        let waiting = self.sites[site.index()].process.as_ref().map_or(0, |process| process.device.len());
+        within_bound("the log device", waiting)?;
         self.device_go(site)
     }
 
@@ -59,6 +64,9 @@ impl World {
                 Some(DeviceTask::Persist { .. }) => {
                     process.persisting = true;
                     let (boot, slow) = (process.boot, state.slow);
+                    if slow {
+                        self.seen.note(Seen::SlowPersist);
+                    }
                     let delay = if slow { self.noise.between(50, 900) } else { self.noise.below(6) };
                     self.schedule(delay, Happening::Device(site, boot));
                 }
@@ -75,10 +83,15 @@ impl World {
         }
     }
 
+    fn in_sync_stored(&self, site: Site) -> bool {
+        self.model.stored(site, &origin_of(Site::A)).is_some_and(|entry| entry.in_sync)
+    }
+
     fn device_fails(&mut self, site: Site, reason: String) {
         let Some(process) = &mut self.sites[site.index()].process else { return };
         process.device_failed = true;
         let boot = process.boot;
+        self.seen.note(Seen::PersistFailed);
         self.schedule(0, Happening::Feed(site, boot, Box::new(Event::PersistFailed { reason })));
     }
 
@@ -93,7 +106,12 @@ impl World {
             self.device_fails(site, error.to_string());
             return Ok(());
         }
+        let before = self.in_sync_stored(site);
         self.model.persisted(site);
+        let after = self.in_sync_stored(site);
+        if before != after && site == Site::A {
+            self.seen.note(if after { Seen::InSyncStored } else { Seen::OutOfSyncStored });
+        }
         let answered = match self.mistake {
             Some(Mistake::AckBeforePersist) => !superblock,
             Some(Mistake::EpochUsedBeforeStored) => superblock,

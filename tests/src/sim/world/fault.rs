@@ -5,12 +5,13 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstep_mirror::event::{Command, Event, Ticket};
+use lockstep_mirror::event::{Command, Effect, Event, Ticket};
 use lockstep_storage::image::Image;
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::superblock::{PARTITIONS_AT, Superblock};
 
 use super::{Happening, World};
+use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, broken};
 use crate::sim::scenario::{Order, Site, Step};
@@ -29,12 +30,26 @@ impl World {
                 self.crash(site);
                 Ok(())
             }
+            Step::CrashAfter(site, effects) => {
+                self.arm(site, effects);
+                Ok(())
+            }
             Step::Restart(site) => self.start(site),
             Step::Lose(site) => {
+                self.seen.note(Seen::SiteLost);
                 self.crash(site);
                 self.sites[site.index()].lost = true;
                 self.model.site_lost(site);
                 Ok(())
+            }
+            // A site that serves the origin alone has no copy elsewhere to begin anew from.
+            Step::Renew(site) if self.is_promoted(site, &origin_of(Site::A)) => Ok(()),
+            Step::Renew(site) => {
+                self.seen.note(Seen::SiteRenewed);
+                self.crash(site);
+                self.sites[site.index()].renew();
+                self.model.renewed(site);
+                self.start(site)
             }
             Step::Cut(site) => {
                 self.sites[site.index()].cut = true;
@@ -62,7 +77,18 @@ impl World {
                 self.sites[site.index()].nvram.fail_persists = self.boot(site).is_some();
                 Ok(())
             }
+            Step::FailFlush(site) => {
+                self.sites[site.index()].flush_fails = self.boot(site).is_some();
+                Ok(())
+            }
+            Step::Stall(site, ms) => {
+                self.stall(site, ms);
+                Ok(())
+            }
             Step::Clock(site, ms) => {
+                if ms < 0 {
+                    self.seen.note(Seen::ClockWentBack);
+                }
                 self.sites[site.index()].wall_offset += ms;
                 Ok(())
             }
@@ -97,6 +123,7 @@ impl World {
         if self.boot(site).is_none() {
             return;
         }
+        self.cover_crash(site);
         self.drop_links(site);
         self.orders.retain(|(_, at, _)| *at != site);
         self.clients.process_gone(site);
@@ -113,6 +140,7 @@ impl World {
         if !self.calm && self.noise.chance(6) {
             let persists = self.noise.below(3);
             if !self.try_start(site, persists)? {
+                self.seen.note(Seen::CrashInStart);
                 let state = &mut self.sites[site.index()];
                 state.power_off(&mut self.noise);
             }
@@ -165,17 +193,29 @@ impl World {
             workers,
             idle_due: false,
             accepted: 0,
+            stalled: false,
+            waking: false,
+            inbox: Default::default(),
+            effects_left: None,
+            arrived: Default::default(),
+            watched: None,
+            adopting: false,
         });
         self.trace.note([self.now, site.index() as u64, u64::from(boot), 4], |line| {
             let at: Vec<String> =
                 found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
             let _infallible = write!(line, "== {site:?} is up: {}", at.join(", "));
         });
-        self.model.recovered(site, &superblock, &found)?;
-        for (origin, _) in found {
-            self.check_image(site, &origin)?;
+        if self.model.recovered(site, &superblock, &found)? {
+            self.seen.note(Seen::TornTail);
         }
         let mut effects = started.effects;
+        for (origin, progress) in found {
+            self.check_image(site, &origin)?;
+            if self.mistake == Some(Mistake::AllOfNvramApplied) {
+                effects.push(Effect::Apply { origin, through: progress.appended.seq });
+            }
+        }
         self.carry_out(site, boot, &mut effects)?;
         self.schedule(1, Happening::Tick(site, boot));
         Ok(true)

@@ -1,14 +1,20 @@
 //! Connections: made, carried, cut, broken, and what is left of old ones.
 
 use lockstep_mirror::event::{Connection, Event};
-use lockstep_mirror::message::Message;
+use lockstep_mirror::message::{Ack, Append, Message, Welcome};
 use lockstep_storage::id::Origin;
+use lockstep_storage::record::Record;
 
 use super::{Happening, World};
+use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
-use crate::sim::model::Checked;
+use crate::sim::model::{Checked, broken};
 use crate::sim::net::{End, Link, Parcel};
 use crate::sim::scenario::Site;
+use crate::sim::site::Arrived;
+
+/// Messages of a connection that may turn up again.
+const SPENT_MAX: usize = 32;
 
 impl World {
     /// A connection is made, where the other site runs and both ways are open.
@@ -27,10 +33,21 @@ impl World {
             return Ok(());
         };
         process.accepted += 1;
+        let (there, now_there) = (process.boot, process.accepted);
         // The opener counts in even numbers, so these never meet its own.
-        let theirs = Connection(2 * process.accepted - 1);
+        let theirs = Connection(2 * now_there - 1);
         let opener = End { site, boot, number, open: true };
-        let acceptor = End { site: peer, boot: process.boot, number: theirs, open: true };
+        let acceptor = End { site: peer, boot: there, number: theirs, open: true };
+        let replaced = self.links.iter().any(|link| {
+            link.origin == origin && link.ends.iter().any(|end| (end.site, end.boot, end.open) == (peer, there, true))
+        });
+        if replaced {
+            self.seen.note(Seen::ConnectionReplaced);
+        }
+        if !self.calm && self.noise.chance(40) {
+            let delay = self.noise.between(1, 80);
+            self.schedule(delay, Happening::Stale);
+        }
         self.links.push(Link::new(origin.clone(), opener, acceptor));
         self.feed(peer, Event::Connected { origin: origin.clone(), connection: theirs })?;
         self.feed(site, Event::Connected { origin, connection: number })
@@ -41,19 +58,49 @@ impl World {
     }
 
     /// A core sends.
-    pub(super) fn send(&mut self, site: Site, boot: u32, origin: &Origin, number: Connection, mut message: Message) {
+    pub(super) fn sends(
+        &mut self,
+        site: Site,
+        boot: u32,
+        origin: &Origin,
+        number: Connection,
+        mut message: Message,
+    ) -> Checked {
         let found = self.links.iter().enumerate().rev().find_map(|(index, link)| {
             let end = link.end(site, boot, number).filter(|_| link.origin == *origin)?;
             Some((index, end))
         });
-        let Some((index, end)) = found else { return };
+        let Some((index, end)) = found else { return Ok(()) };
         if !self.links[index].ends[end].open {
-            return;
+            return Ok(());
         }
         if self.mistake == Some(Mistake::AppliedBeforeSourcePersisted) {
-            claim_persisted(&mut message);
+            claim_persisted(&mut message, &mut self.links[index]);
+        }
+        if let Message::Append(append) = &message
+            && site == Site::A
+        {
+            self.model.sent(site, origin, &append.records)?;
+            self.spend(index, append)?;
         }
         self.dispatch(index, 1 - end, Parcel::Message(message));
+        Ok(())
+    }
+
+    /// Rule 7: a source has no more under way than its destination granted, but for the record that used the grant up.
+    fn spend(&mut self, index: usize, append: &Append) -> Checked {
+        let bytes: usize = append.records.iter().map(Record::len).sum();
+        let link = &mut self.links[index];
+        let (before, credit) = (link.spent_bytes, link.credit);
+        link.spent_bytes += bytes as u64;
+        link.sent = append.records.last().map_or(link.sent, |record| record.header.seq);
+        if bytes > 0 && before >= credit {
+            return broken(7, format!("the source sends {bytes} bytes more where {credit} are granted and used up"));
+        }
+        if link.spent_bytes >= credit {
+            self.seen.note(Seen::CreditUsedUp);
+        }
+        Ok(())
     }
 
     fn dispatch(&mut self, index: usize, to: usize, parcel: Parcel) {
@@ -69,6 +116,8 @@ impl World {
     pub(super) fn arrive(&mut self, index: usize, to: usize) -> Checked {
         let from = self.links[index].ends[1 - to].site;
         if self.sites[from.index()].cut {
+            let both = self.sites[from.peer().index()].cut;
+            self.seen.note(if both { Seen::CutBothWays } else { Seen::CutOneWay });
             self.links[index].held[to] += 1;
             return Ok(());
         }
@@ -76,8 +125,21 @@ impl World {
         let Some(parcel) = link.queues[to].pop_front() else { return Ok(()) };
         let End { site, boot, number, open } = link.ends[to];
         let origin = link.origin.clone();
-        if !open || !self.lives(site, boot) {
+        if !self.lives(site, boot) {
+            // Another process has the address now: it knows nothing of this connection, and says so.
+            if self.boot(site).is_some() && self.links[index].ends[1 - to].open {
+                self.dispatch(index, 1 - to, Parcel::End);
+            }
             return Ok(());
+        }
+        if !open {
+            // Closed here while this was under way: what the link had taken in already reaches the core all the same.
+            return match parcel {
+                Parcel::Message(message) if !self.calm && self.noise.chance(50) => {
+                    self.deliver_stale(index, to, message)
+                }
+                _ => Ok(()),
+            };
         }
         match parcel {
             Parcel::End => {
@@ -85,12 +147,48 @@ impl World {
                 self.feed(site, Event::Disconnected { origin, connection: number, reason: "closed".into() })
             }
             Parcel::Message(message) => {
-                if self.links[index].spent[to].len() < 32 {
-                    self.links[index].spent[to].push(message.clone());
+                let spent = &mut self.links[index].spent[to];
+                if spent.len() == SPENT_MAX {
+                    spent.remove(0);
+                }
+                spent.push(message.clone());
+                self.arrived(site, &message);
+                if let Message::Welcome(Welcome { credit, .. }) | Message::Ack(Ack { credit, .. }) = &message {
+                    self.links[index].credit = self.links[index].credit.max(*credit);
                 }
                 self.deliver(site, origin, number, message)
             }
         }
+    }
+
+    /// What the mirror has claimed to the process on the connection that stands.
+    fn arrived(&mut self, site: Site, message: &Message) {
+        let now = self.now;
+        let Some(process) = &mut self.sites[site.index()].process else { return };
+        let arrived = &mut process.arrived;
+        match message {
+            Message::Welcome(welcome) => {
+                *arrived = Arrived { at: now, received: welcome.last.seq, persisted: welcome.last.seq };
+            }
+            Message::Ack(ack) => {
+                arrived.at = now;
+                arrived.received = arrived.received.max(ack.received);
+                arrived.persisted = arrived.persisted.max(ack.persisted);
+            }
+            _ => {}
+        }
+    }
+
+    /// A message of a connection that is not the process's newest: under its own number, which nobody listens to.
+    fn deliver_stale(&mut self, index: usize, to: usize, message: Message) -> Checked {
+        let End { site, boot, number, .. } = self.links[index].ends[to];
+        let origin = self.links[index].origin.clone();
+        self.seen.note(Seen::StaleMessage);
+        let number = match self.mistake {
+            Some(Mistake::OldConnectionAccepted) => self.newest(site, boot, &origin).unwrap_or(number),
+            _ => number,
+        };
+        self.deliver(site, origin, number, message)
     }
 
     fn deliver(&mut self, site: Site, origin: Origin, connection: Connection, message: Message) -> Checked {
@@ -135,13 +233,16 @@ impl World {
     pub(super) fn reset_links(&mut self) {
         for index in 0..self.links.len() {
             if self.links[index].ends.iter().any(|end| end.open) {
+                self.seen.note(Seen::ConnectionReset);
                 self.break_link(index);
             }
         }
     }
 
-    /// The process at a site is gone: so are its ends of its connections.
+    /// The process at a site is gone: so are its ends of its connections. Where its whole machine went, nobody hears of it
+    /// before a later process at its address is asked.
     pub(super) fn drop_links(&mut self, site: Site) {
+        let unnoticed = !self.calm && self.noise.chance(40);
         for index in 0..self.links.len() {
             for end in 0..2 {
                 let gone = self.links[index].ends[end].site == site && self.links[index].ends[end].open;
@@ -150,7 +251,11 @@ impl World {
                     let to = 1 - end;
                     let keep = self.noise.below(self.links[index].queues[to].len() as u64 + 1) as usize;
                     self.links[index].queues[to].truncate(keep);
-                    self.dispatch(index, to, Parcel::End);
+                    if unnoticed {
+                        self.seen.note(Seen::CrashUnnoticed);
+                    } else {
+                        self.dispatch(index, to, Parcel::End);
+                    }
                 }
             }
         }
@@ -171,7 +276,7 @@ impl World {
         }
     }
 
-    /// A connection that is gone brings one of its messages once more: under its own number, which nobody listens to.
+    /// A connection that is gone brings one of its messages once more.
     pub(super) fn replay(&mut self) -> Checked {
         let gone: Vec<(usize, usize)> = (0..self.links.len())
             .flat_map(|index| [(index, 0), (index, 1)])
@@ -185,17 +290,11 @@ impl World {
         }
         let (index, to) = gone[self.noise.below(gone.len() as u64) as usize];
         let link = &self.links[index];
-        let End { site, boot, number, .. } = link.ends[to];
-        let origin = link.origin.clone();
-        let message = link.spent[to][self.noise.below(link.spent[to].len() as u64) as usize].clone();
-        if !self.lives(site, boot) {
-            return Ok(());
-        }
-        let number = match self.mistake {
-            Some(Mistake::OldConnectionAccepted) => self.newest(site, boot, &origin).unwrap_or(number),
-            _ => number,
-        };
-        self.deliver(site, origin, number, message)
+        let End { site, boot, .. } = link.ends[to];
+        // The last messages are the likeliest to be late.
+        let back = self.noise.below(link.spent[to].len().min(6) as u64) as usize;
+        let message = link.spent[to][link.spent[to].len() - 1 - back].clone();
+        if self.lives(site, boot) { self.deliver_stale(index, to, message) } else { Ok(()) }
     }
 
     fn newest(&self, site: Site, boot: u32, origin: &Origin) -> Option<Connection> {
@@ -204,12 +303,15 @@ impl World {
     }
 }
 
-/// The source claims to have persisted all that it sends.
-fn claim_persisted(message: &mut Message) {
-    if let Message::Append(append) = message
-        && let Some(last) = append.records.last()
-    {
-        append.persisted = append.persisted.max(last.header.seq);
-        append.committed = append.committed.max(last.header.seq);
+/// The source claims to have persisted all that it has sent; what the destination answers fits what the source asked for.
+fn claim_persisted(message: &mut Message, link: &mut Link) {
+    match message {
+        Message::Append(append) => append.persisted = append.persisted.max(link.sent),
+        Message::SyncRequest { through, .. } => {
+            link.asked = *through;
+            *through = (*through).max(link.sent);
+        }
+        Message::SyncDone { through } => *through = link.asked,
+        _ => {}
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a run: everything is mended, and the streams must come together. Rule 9.
 
 use lockstep_mirror::client::Role;
+use lockstep_mirror::event::Report;
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
 use lockstep_storage::id::Origin;
@@ -15,6 +16,12 @@ use crate::sim::site::origin_of;
 const SETTLE_MS: u64 = 60_000;
 const STEP_MS: u64 = 250;
 
+/// Does the stream say that it needs a baseline? One that has restarted in sync stays unsettled all the same.
+fn wants_baseline(status: &OriginStatus) -> bool {
+    let unsettled = status.state == StreamState::Unsettled && status.reason.contains("needs a baseline");
+    unsettled || status.state == StreamState::NeedsBaseline
+}
+
 impl World {
     /// Mends everything and waits.
     pub(super) fn settle(&mut self) -> Checked {
@@ -23,8 +30,14 @@ impl World {
         self.heal();
         for site in Site::ALL {
             let state = &mut self.sites[site.index()];
-            (state.slow, state.full, state.nvram.fail_persists) = (false, false, false);
+            (state.slow, state.full, state.flush_fails, state.nvram.fail_persists) = (false, false, false, false);
+            if let Some(process) = &mut state.process {
+                process.effects_left = None;
+            }
             self.start(site)?;
+            if self.sites[site.index()].process.as_ref().is_some_and(|process| process.stalled) {
+                self.wake(site)?;
+            }
         }
         self.restart_the_stopping()?;
         self.order(Site::A, Order::Resume)?;
@@ -80,7 +93,10 @@ impl World {
     /// The source's stream is in sync or can never be, and every client has its answer.
     fn is_settled(&mut self) -> Checked<bool> {
         let origin = origin_of(Site::A);
-        if self.clients.waiting() > 0 {
+        let baseline = self.status(Site::A, &origin).is_some_and(|status| wants_baseline(&status));
+        // A write whose outcome nobody can tell without a baseline keeps its lock, and the next one waits.
+        let promoting = self.orders.iter().any(|(_, _, order)| matches!(order, Order::Promote | Order::PromoteLossy));
+        if promoting || (self.clients.waiting() > 0 && !baseline) {
             return Ok(false);
         }
         if self.promoted() {
@@ -92,8 +108,14 @@ impl World {
         }
         let Some(a) = self.status(Site::A, &origin) else { return broken(8, "A stopped while nothing was wrong") };
         match a.state {
-            StreamState::InSync => Ok(a.peer_persisted == a.last && self.is_marked(&a)),
-            StreamState::NeedsBaseline => self.needs_baseline(&a),
+            StreamState::InSync => {
+                let readable = self.sites[Site::A.index()].state(&origin).is_some_and(|state| state.readable);
+                Ok(readable && a.peer_persisted == a.last && self.is_marked(&a))
+            }
+            _ if wants_baseline(&a) => {
+                self.baseline = self.needs_baseline(&a)?;
+                Ok(self.baseline)
+            }
             _ => Ok(false),
         }
     }
@@ -134,8 +156,7 @@ impl World {
         while self.clients.waiting() > 0 && self.now < end {
             self.run_until(self.now + STEP_MS)?;
         }
-        let baseline = self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
-        if self.model.answers == before && !baseline {
+        if self.model.answers == before && !self.baseline {
             return broken(9, "everything is mended, and a write is not answered");
         }
         Ok(())
@@ -160,8 +181,7 @@ impl World {
     /// Consistency points until there can be nothing left to collect.
     fn points(&mut self) -> Checked {
         let source = if self.promoted() { Site::B } else { Site::A };
-        let needs_baseline =
-            self.status(Site::A, &origin_of(Site::A)).map(|s| s.state) == Some(StreamState::NeedsBaseline);
+        let needs_baseline = self.baseline;
         for _ in 0..3 {
             self.replies.clear();
             if source == Site::A && !needs_baseline {
@@ -169,18 +189,23 @@ impl World {
             }
             let wait = if source == Site::A { 3_000 } else { 12_000 };
             let end = self.now + wait;
-            while self.now < end && (source == Site::B || self.replies.is_empty()) {
+            while self.now < end && (source == Site::B || self.point_reply().is_none()) {
                 self.run_until(self.now + 100)?;
             }
-            if let Some((_, _, Err(sentence))) = self.replies.first() {
+            if let Some(Err(sentence)) = self.point_reply() {
                 return broken(9, format!("in sync, and a consistency point is refused: {sentence}"));
             }
-            if source == Site::A && !needs_baseline && self.replies.is_empty() {
+            if source == Site::A && !needs_baseline && self.point_reply().is_none() {
                 return broken(9, format!("in sync, and a consistency point takes more than {wait} ms"));
             }
             self.run_until(self.now + 500)?;
         }
         Ok(())
+    }
+
+    /// What became of the consistency point that was ordered last.
+    fn point_reply(&self) -> Option<&Result<Report, String>> {
+        self.replies.iter().find(|(order, ..)| *order == Order::Sync).map(|(.., reply)| reply)
     }
 
     /// Rule 4 and 9 at the end: both images are what their records say, equal where they should be, and nothing is left.
@@ -194,7 +219,8 @@ impl World {
         }
         let source = if self.promoted() { Site::B } else { Site::A };
         self.model.keeps_mirrored(source, &origin, "ends")?;
-        let settled = self.status(source, &origin).is_some_and(|s| s.state != StreamState::NeedsBaseline);
+        self.is_readable(source, &origin)?;
+        let settled = self.status(source, &origin).is_some() && !self.baseline;
         for site in Site::ALL {
             let equal = site == source || !self.promoted();
             if !settled || !equal {
@@ -214,6 +240,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Rule 1: whatever was answered can be read again, at the end at the latest.
+    fn is_readable(&self, source: Site, origin: &Origin) -> Checked {
+        let readable = self.sites[source.index()].state(origin).is_some_and(|state| state.readable);
+        if readable || self.baseline {
+            return Ok(());
+        }
+        broken(1, format!("everything is mended, and {source:?} refuses readers of {origin}"))
     }
 
     fn nothing_is_left_at(&mut self, site: Site, origin: &Origin) -> Checked {

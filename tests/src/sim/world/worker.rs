@@ -5,9 +5,11 @@ use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::image::Progress;
 
 use super::{Happening, World};
+use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
-use crate::sim::model::{Checked, Violation, broken};
+use crate::sim::model::{Checked, Violation, broken, within_bound};
 use crate::sim::scenario::Site;
+use crate::sim::site::origin_of;
 
 impl World {
     fn worker_index(&self, site: Site, origin: &Origin) -> Option<usize> {
@@ -15,7 +17,7 @@ impl World {
     }
 
     /// The core asks a worker for something.
-    pub(super) fn worker_task(&mut self, site: Site, task: Effect) {
+    pub(super) fn worker_task(&mut self, site: Site, task: Effect) -> Checked {
         let (Effect::Append { origin, .. }
         | Effect::Apply { origin, .. }
         | Effect::Flush { origin }
@@ -24,19 +26,34 @@ impl World {
         | Effect::Cut { origin, .. }
         | Effect::Fetch { origin, .. }) = &task
         else {
-            return;
+            return Ok(());
         };
-        let Some(index) = self.worker_index(site, origin) else { return };
-        let Some(process) = &mut self.sites[site.index()].process else { return };
+        let Some(index) = self.worker_index(site, origin) else { return Ok(()) };
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
         process.workers[index].queue.push_back(task);
+        let waiting = process.workers[index].queue.len();
         self.worker_goes(site, index);
+        within_bound("an engine worker", waiting)
+    }
+
+    fn worker_origin(&self, site: Site, index: usize) -> Origin {
+        let process = self.sites[site.index()].process.as_ref();
+        process.map_or(origin_of(site), |process| process.workers[index].origin.clone())
+    }
+
+    fn cover_collection(&mut self, site: Site, index: usize, waited: usize) {
+        let Some(process) = &self.sites[site.index()].process else { return };
+        let waits = process.workers[index].engine.image().collect(Seq::ZERO, 0);
+        if waits.is_ok_and(|waits| waits < waited) {
+            self.seen.note(Seen::Collected);
+        }
     }
 
     /// The next piece of a worker's work begins, where there is one.
     fn worker_goes(&mut self, site: Site, index: usize) {
         let Some(process) = &mut self.sites[site.index()].process else { return };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
-        if worker.busy || (worker.queue.is_empty() && !worker.engine.is_applying()) {
+        if worker.busy || (worker.queue.is_empty() && !worker.engine.has_steps()) {
             return;
         }
         worker.busy = true;
@@ -50,28 +67,40 @@ impl World {
         let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
         worker.busy = false;
-        let step = worker.engine.is_applying() && (steps || worker.queue.is_empty());
-        let done = if step || worker.queue.is_empty() {
-            worker.engine.apply_step()
-        } else {
-            let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
-            if let Effect::Flush { .. } = effect {
-                self.flush(site, index);
-                self.worker_goes(site, index);
-                return Ok(());
+        let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
+        let waiting = worker.engine.image().collect(Seq::ZERO, 0);
+        let done = match worker.queue.front().filter(|_| !step) {
+            None => worker.engine.step(),
+            Some(_) => {
+                let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
+                if let Effect::Flush { .. } = effect {
+                    self.flush(site, index);
+                    self.worker_goes(site, index);
+                    return Ok(());
+                }
+                let effect = self.before_work(site, effect)?;
+                let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+                process.workers[index].engine.carry_out(effect)
             }
-            let effect = self.before_work(site, effect)?;
-            let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-            process.workers[index].engine.carry_out(effect)
         };
         let event = done.map_err(|error| Violation {
             rule: 4,
             what: format!("an engine of {site:?} cannot do what the core asks: {error}"),
         })?;
+        self.cover_collection(site, index, waiting.unwrap_or_default());
         match &event {
-            Some(Event::Applied { origin, at }) => self.model.applied(site, origin, *at)?,
+            Some(Event::Applied { origin, at }) => {
+                let origin = origin.clone();
+                self.model.applied(site, &origin, *at)?;
+                self.check_image(site, &origin)?;
+            }
             Some(Event::Cut { origin, .. }) => self.worker_flushed(site, index, &origin.clone())?,
             _ => {}
+        }
+        if step && event.is_none() {
+            // Bodies went: none that is named.
+            let origin = self.worker_origin(site, index);
+            self.check_image(site, &origin)?;
         }
         if let Some(event) = event {
             self.feed(site, event)?;
@@ -113,7 +142,7 @@ impl World {
     }
 
     /// Does this site write the origin without its peer, by promotion?
-    fn is_promoted(&self, site: Site, origin: &Origin) -> bool {
+    pub(super) fn is_promoted(&self, site: Site, origin: &Origin) -> bool {
         site == Site::B && self.model.promoted.contains_key(origin)
     }
 
@@ -131,6 +160,9 @@ impl World {
             let event = Event::Flushed { origin: worker.origin.clone(), progress };
             self.schedule(0, Happening::Feed(site, boot, Box::new(event)));
         }
+        if slow {
+            self.seen.note(Seen::SlowFlush);
+        }
         let delay = if slow { self.noise.between(100, 1_500) } else { self.noise.between(1, 60) };
         self.schedule(delay, Happening::Flush(site, boot, index));
     }
@@ -143,7 +175,13 @@ impl World {
         let boot = process.boot;
         let worker = &mut process.workers[index];
         let origin = worker.origin.clone();
+        if std::mem::take(&mut state.flush_fails) {
+            self.seen.note(Seen::EngineFailed);
+            let reason = "the flush failed".to_owned();
+            return self.feed(site, Event::EngineFailed { origin, reason });
+        }
         if full {
+            self.seen.note(Seen::DiskFull);
             if !std::mem::replace(&mut worker.told_full, true) {
                 self.feed(site, Event::Full { origin, full: true })?;
             }

@@ -1,0 +1,131 @@
+//! What clients get: answers held against what had arrived from the mirror, and reads held against what was answered.
+
+use lockstep_mirror::client::{Answered, Receipt, Refusal, Role};
+use lockstep_mirror::plan::{AckLevel, Policy};
+use lockstep_storage::id::{BodyId, Seq};
+use lockstep_storage::image::View;
+
+use super::{Stage, bucket_name, bucket_of, key_name};
+use crate::sim::coverage::Seen;
+use crate::sim::mistake::Mistake;
+use crate::sim::model::{Checked, broken};
+use crate::sim::scenario::{Site, Write};
+use crate::sim::site::origin_of;
+use crate::sim::world::World;
+
+/// Longest time that a source without a mirror may take to apply what a start has found, in milliseconds: engines are slow.
+const READABLE_MS: u64 = 3_000;
+/// Chunks that are more than a segment holds.
+const LONG_CHUNKS: u8 = 14;
+
+impl World {
+    /// Rule 1: whoever says that the mirror has a record has heard so from it, on the connection that stood.
+    pub(super) fn claimed(&self, site: Site, receipt: &Receipt) -> Checked {
+        let Answered::Mirrored(level) = receipt.ack else { return Ok(()) };
+        let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
+        let heard = if level == AckLevel::Received { process.arrived.received } else { process.arrived.persisted };
+        // Of what waited in a paused process's inbox the last is counted already, and the first is answered for now.
+        if receipt.seq <= heard || process.waking {
+            return Ok(());
+        }
+        broken(1, format!("{site:?} answers {level:?} for record {}, its mirror has acknowledged {heard}", receipt.seq))
+    }
+
+    /// Counts an answer.
+    pub(super) fn cover_answer(&mut self, site: Site, flight: u64, result: &Result<Receipt, Refusal>) {
+        let Some(flight) = self.clients.flights.get(&flight) else { return };
+        let seen = match result {
+            Ok(Receipt { ack: Answered::Local, .. }) if site == Site::B => Seen::AnsweredByPromoted,
+            Ok(Receipt { ack: Answered::Local, .. }) => Seen::AnsweredLocal,
+            Ok(Receipt { ack: Answered::Mirrored(AckLevel::Received), .. }) => Seen::AnsweredReceived,
+            Ok(Receipt { ack: Answered::Mirrored(_), .. }) => Seen::AnsweredDurable,
+            Err(Refusal::Unknown { .. }) => Seen::OutcomeUnknown,
+            Err(Refusal::Unavailable { .. } | Refusal::Gone(_)) => Seen::RefusedUnavailable,
+            Err(Refusal::NotWritable { .. }) => Seen::RefusedNotWritable,
+            Err(Refusal::NoSpace { .. }) => Seen::RefusedNoSpace,
+        };
+        self.seen.note(seen);
+        if result.is_err() || !matches!(flight.stage, Stage::Final | Stage::Abandon) {
+            return;
+        }
+        let seen = match flight.write {
+            _ if flight.stage == Stage::Abandon => Seen::BodyAbandoned,
+            Write::CreateBucket { .. } => Seen::BucketCreated,
+            Write::DeleteBucket { .. } => Seen::BucketDeleted,
+            Write::Put { chunks: 0, .. } => Seen::InlinePut,
+            Write::Put { chunks: LONG_CHUNKS.., .. } => Seen::LongPut,
+            Write::Put { .. } => Seen::ChunkedPut,
+            Write::PutIf { .. } => Seen::ConditionalPut,
+            Write::Delete { .. } => Seen::Deleted,
+            Write::Copy { .. } => Seen::Copied,
+            Write::CreateUpload { .. } => Seen::UploadCreated,
+            Write::Part { .. } => Seen::PartPut,
+            Write::Complete { .. } => Seen::UploadCompleted,
+            Write::Abort { .. } => Seen::UploadAborted,
+            Write::Abandon { .. } => return,
+        };
+        self.seen.note(seen);
+    }
+
+    /// Rules 1 and 6: a source that takes readers shows everything that it ever showed or answered for, a mirror what it
+    /// had at the consistency point that it names.
+    fn is_not_older(&self, site: Site, view: &View, point: Option<Seq>) -> Checked {
+        let origin = origin_of(Site::A);
+        let (Some(log), Ok(progress)) = (self.model.log(site, &origin), view.progress()) else { return Ok(()) };
+        let (shown, least) = (progress.applied.seq, point.unwrap_or(log.shown));
+        if shown >= least {
+            return Ok(());
+        }
+        broken(1, format!("a reader at {site:?} is shown {origin} as of record {shown}, it was shown {least} before"))
+    }
+
+    /// Rule 1: a source that answers alone needs nobody to know what it answered; it is readable soon after it has started.
+    fn may_refuse_readers(&self, site: Site) -> Checked {
+        let origin = origin_of(Site::A);
+        let state = &self.sites[site.index()];
+        let Some(process) = &state.process else { return Ok(()) };
+        let alone = self.model.stored(site, &origin).is_some_and(|stored| !stored.in_sync);
+        let started = self.now > process.started + READABLE_MS;
+        if alone && started && !process.stalled && self.model.policy() != Policy::Strict {
+            return broken(1, format!("{site:?} refuses readers of {origin} and answers writers alone"));
+        }
+        Ok(())
+    }
+
+    /// Rule 6: a reader finds a whole object, of a record of this site's history.
+    pub(in crate::sim) fn client_reads(&mut self, site: Site, key: u8) -> Checked {
+        let origin = origin_of(Site::A);
+        let Some(state) = self.sites[site.index()].state(&origin) else { return Ok(()) };
+        let (source, readable, point) = (state.role == Role::Source, state.readable, state.consistency_point.1);
+        if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
+            self.seen.note(Seen::ReadRefused);
+            return self.may_refuse_readers(site);
+        }
+        let worker = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin));
+        let Some(view) = worker.map(|worker| worker.engine.image().view()) else { return Ok(()) };
+        self.seen.note(if source { Seen::ReadAtSource } else { Seen::ReadAtMirror });
+        self.is_not_older(site, &view, if source { None } else { Some(point) })?;
+        let Ok(Some(object)) = view.object(&bucket_name(bucket_of(key)), &key_name(key)) else { return Ok(()) };
+        let made = self.model.log(site, &origin).map(|log| log.at(Seq(object.seq)));
+        if made.is_none_or(|made| made.seq.0 != object.seq) {
+            return broken(
+                6,
+                format!("a reader at {site:?} sees a version of record {}, which is not there", object.seq),
+            );
+        }
+        for extent in &object.extents {
+            let body = BodyId::from(extent.body);
+            for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
+                let chunk = view.chunk(body, index);
+                if chunk.as_ref().ok() != self.model.chunk(body, index) {
+                    let at = object.seq;
+                    return broken(
+                        6,
+                        format!("a reader at {site:?} cannot read chunk {index} of the object of record {at}"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

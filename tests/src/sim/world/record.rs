@@ -1,0 +1,165 @@
+//! What is kept of what happens: the trace that people read and two runs are compared by, and what the run has covered.
+
+use lockstep_mirror::client::Role;
+use lockstep_mirror::event::{Effect, Event, Report};
+use lockstep_mirror::message::Message;
+use lockstep_mirror::node::{IN_SYNC_AT_LAST_CONTACT, PROVED};
+use lockstep_mirror::plan::Policy;
+use lockstep_mirror::status::{OriginStatus, StreamState};
+
+use super::World;
+use crate::sim::coverage::Seen;
+use crate::sim::describe;
+use crate::sim::scenario::{Order, Site};
+use crate::sim::site::origin_of;
+
+impl World {
+    pub(super) fn trace_event(&mut self, site: Site, event: &Event) {
+        let kind = match event {
+            Event::Idle => 0,
+            Event::Submit { .. } => 1,
+            Event::Command { .. } => 2,
+            Event::Persisted { id } => 0x100 + id,
+            Event::PersistFailed { .. } => 4,
+            Event::Applied { at, .. } => 0x1_0000 + at.seq.0,
+            Event::Flushed { progress, .. } => 0x2_0000 + progress.appended.seq.0,
+            Event::Full { .. } => 7,
+            Event::EngineFailed { .. } => 8,
+            Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
+            Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
+            Event::Connected { connection, .. } => 0x5_0000 + connection.0,
+            Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
+            Event::Received { connection, .. } => 0x7_0000 + connection.0,
+        };
+        self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
+            // Most idles do nothing: what they do is seen by its effects.
+            if kind != 0 {
+                line.push_str(&format!("{site:?} <- {}", describe::event(event)));
+            }
+        });
+    }
+
+    pub(super) fn trace_effect(&mut self, site: Site, effect: &Effect) {
+        let kind = match effect {
+            Effect::Write { offset, .. } => 0x1_0000_0000 + offset,
+            Effect::Persist { id } => 0x100 + id,
+            Effect::Append { records, .. } => 0x1_0000 + records.len() as u64,
+            Effect::Apply { through, .. } => 0x2_0000 + through.0,
+            Effect::Flush { .. } => 5,
+            Effect::Trim { through, .. } => 0x3_0000 + through.0,
+            Effect::Collect { through, .. } => 0x4_0000 + through.0,
+            Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
+            Effect::Fetch { from, .. } => 0x6_0000 + from.0,
+            Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
+            Effect::Send { connection, .. } => 0x8_0000 + connection.0,
+            Effect::Close { connection, .. } => 0x9_0000 + connection.0,
+            Effect::Placed { seq, .. } => 0xa_0000 + seq.0,
+            Effect::Done { result, .. } => 0xb_0000 + u64::from(result.is_ok()),
+            Effect::Reply { result, .. } => 0xc_0000 + u64::from(result.is_ok()),
+            Effect::Settled { ticket } => 0xd_0000 + ticket.0,
+            Effect::Publish(_) => 16,
+            Effect::Note { .. } => 17,
+            Effect::Stop { .. } => 18,
+        };
+        self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
+            line.push_str(&format!("{site:?} -> {}", describe::effect(effect)));
+        });
+    }
+
+    /// Counts what an effect tells.
+    pub(super) fn cover_effect(&mut self, site: Site, effect: &Effect) {
+        let seen = match effect {
+            Effect::Fetch { .. } if site == Site::A => Seen::ReadBack,
+            Effect::Cut { .. } => Seen::CutBack,
+            Effect::Trim { .. } => Seen::Trimmed,
+            Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
+            Effect::Send { message: Message::SyncDone { .. }, .. } => Seen::PointAtMirror,
+            Effect::Send { message: Message::Adopt { .. }, .. } => {
+                self.adopts(site, true);
+                Seen::Adopted
+            }
+            Effect::Connect { .. } => return self.adopts(site, false),
+            _ => return,
+        };
+        self.seen.note(seen);
+    }
+
+    fn adopts(&mut self, site: Site, adopting: bool) {
+        if let Some(process) = &mut self.sites[site.index()].process {
+            process.adopting = adopting;
+        }
+    }
+
+    /// Counts what a source's stream has come to since the event before.
+    pub(super) fn cover_status(&mut self, before: &OriginStatus, now: &OriginStatus) {
+        let waits = now.segment_waits > before.segment_waits;
+        let point = now.consistency_point > before.consistency_point && now.state == StreamState::InSync;
+        let silent = now.reason.contains("is silent") && !before.reason.contains("is silent");
+        let changed = now.state != before.state;
+        let in_sync = changed && now.state == StreamState::InSync && now.policy == Some(Policy::Async);
+        let late = changed && now.policy == Some(Policy::Strict) && now.reason.contains("did not answer");
+        for (seen, met) in [
+            (Seen::SegmentWait, waits),
+            (Seen::PointMirrored, point),
+            (Seen::MirrorSilent, silent),
+            (Seen::InSyncAsync, in_sync),
+            (Seen::StrictLate, late),
+            (Seen::BaselineNeeded, changed && now.state == StreamState::NeedsBaseline),
+        ] {
+            if met {
+                self.seen.note(seen);
+            }
+        }
+    }
+
+    /// Counts what an operator is told.
+    pub(super) fn cover_reply(&mut self, order: Order, result: &Result<Report, String>) {
+        let promote = matches!(order, Order::Promote | Order::PromoteLossy);
+        let seen = match (order, result) {
+            (Order::Pause, Ok(_)) => Seen::Paused,
+            (Order::Resume, Ok(_)) => Seen::Resumed,
+            (Order::Alone, Ok(_)) => Seen::ResumedAlone,
+            (Order::DryRun, Ok(_)) => Seen::DryRun,
+            (Order::Shutdown, Ok(_)) => Seen::ShutDown,
+            (Order::Promote, Err(_)) => Seen::PromoteRefused,
+            (_, Ok(report)) if promote => match report.verdict {
+                Some(PROVED) => Seen::PromotedProved,
+                Some(IN_SYNC_AT_LAST_CONTACT) => Seen::PromotedInSync,
+                _ => Seen::PromotedWithLoss,
+            },
+            _ => return,
+        };
+        self.seen.note(seen);
+    }
+
+    /// Counts what a crash falls into.
+    pub(super) fn cover_crash(&mut self, site: Site) {
+        let origin = origin_of(Site::A);
+        let promoting = self
+            .orders
+            .iter()
+            .any(|(_, at, order)| *at == site && matches!(order, Order::Promote | Order::PromoteLossy));
+        let other_down = self.boot(site.peer()).is_none();
+        let unapplied = self.model.log(site, &origin).is_some_and(|log| log.applied < log.last().seq);
+        let Some(process) = &self.sites[site.index()].process else { return };
+        let flushing = process.workers.iter().any(|worker| worker.flushing.is_some());
+        let state = process.watched.as_ref().filter(|_| site == Site::A).map(|status| status.state);
+        for (seen, met) in [
+            (if site == Site::A { Seen::SourceCrashed } else { Seen::DestinationCrashed }, true),
+            (Seen::BothDown, other_down),
+            (Seen::CrashInPersist, process.persisting),
+            (Seen::CrashInFlush, flushing),
+            (Seen::CrashBeforeApplied, unapplied),
+            (Seen::CrashWhileUnsettled, state == Some(StreamState::Unsettled)),
+            (Seen::CrashWhileCatchingUp, state == Some(StreamState::CatchingUp)),
+            (Seen::CrashWhileClosing, state == Some(StreamState::Closing)),
+            (Seen::CrashWhileOutOfSync, state == Some(StreamState::OutOfSync)),
+            (Seen::CrashWhileAdopting, process.adopting),
+            (Seen::CrashWhilePromoting, promoting),
+        ] {
+            if met {
+                self.seen.note(seen);
+            }
+        }
+    }
+}
