@@ -252,7 +252,7 @@ impl<'a> BodyWriter<'a> {
     async fn put(&mut self, chunk: Bytes) -> Result<(), S3Error> {
         let draft = self.draft(chunk).await?;
         if self.in_flight.len() == IN_FLIGHT_MAX
-            && let Some(mut oldest) = self.in_flight.pop_front()
+            && let Some(oldest) = self.in_flight.pop_front()
         {
             oldest.done().await?;
         }

@@ -113,7 +113,7 @@ impl Core {
             Input::Submit(submission) => {
                 let Submission { origin, draft, require, placed, done, settled, budget } = submission;
                 let ticket = self.ticket();
-                self.callers.insert(ticket, Caller { placed: Some(placed), done, settled, _budget: budget });
+                self.callers.insert(ticket, Caller { placed, done, settled, _budget: budget });
                 self.records += 1;
                 self.handle(Event::Submit { ticket, origin, draft, require });
             }
