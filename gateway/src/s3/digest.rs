@@ -5,8 +5,8 @@
 //! without reading a byte again) and `DeleteObjects`. Nothing here waits; large pieces belong on a blocking thread.
 //!
 //! # Layout
-//! - [`message`]: MD5 of a message in pieces; [`lanes`]: its inner function, over one message or many at once.
-//! - [`pool`]: digests of many uploads at once.
+//! - `message`: MD5 of a message in pieces; `lanes`: its inner function, over one message or many at once.
+//! - `pool`: digests of many uploads at once.
 
 mod lanes;
 mod message;

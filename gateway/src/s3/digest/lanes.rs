@@ -48,27 +48,35 @@ fn step<S: Simd, V: Words<S>>(mixed: V, rotate: u32, a: V, b: V, word: V, sine: 
     ((sum << rotate) | (sum >> (32 - rotate))) + b
 }
 
-macro_rules! round {
-    ($number:literal, $mix:expr, [$r0:literal, $r1:literal, $r2:literal, $r3:literal], $stride:literal + $first:literal, $words:ident, $sines:ident, $a:ident, $b:ident, $c:ident, $d:ident) => {
-        for quad in 0..4 {
-            let word = |nth: usize| $words[($first + $stride * (4 * quad + nth)) % 16];
-            let sine = |nth: usize| $sines[16 * $number + 4 * quad + nth];
-            $a = step($mix($b, $c, $d), $r0, $a, $b, word(0), sine(0));
-            $d = step($mix($a, $b, $c), $r1, $d, $a, word(1), sine(1));
-            $c = step($mix($d, $a, $b), $r2, $c, $d, word(2), sine(2));
-            $b = step($mix($c, $d, $a), $r3, $b, $c, word(3), sine(3));
-        }
-    };
+/// Sixteen steps: with these summands, `mix` of three, four rotations in turn, and an order of the words, given as the first
+/// one and a stride.
+#[inline(always)]
+fn round<S: Simd, V: Words<S>>(
+    [mut a, mut b, mut c, mut d]: [V; 4],
+    words: &[V; 16],
+    sines: &[u32],
+    mix: impl Fn(V, V, V) -> V,
+    rotate: [u32; 4],
+    (first, stride): (usize, usize),
+) -> [V; 4] {
+    let word = |at: usize| words[(first + stride * at) % 16];
+    for at in (0..16).step_by(4) {
+        a = step(mix(b, c, d), rotate[0], a, b, word(at), sines[at]);
+        d = step(mix(a, b, c), rotate[1], d, a, word(at + 1), sines[at + 1]);
+        c = step(mix(d, a, b), rotate[2], c, d, word(at + 2), sines[at + 2]);
+        b = step(mix(c, d, a), rotate[3], b, c, word(at + 3), sines[at + 3]);
+    }
+    [a, b, c, d]
 }
 
 #[inline(always)]
 fn rounds<S: Simd, V: Words<S>>(chain: &mut [V; 4], words: &[V; 16], sines: &[u32; 64]) {
-    let [mut a, mut b, mut c, mut d] = *chain;
-    round!(0, |x: V, y: V, z: V| ((y ^ z) & x) ^ z, [7, 12, 17, 22], 1 + 0, words, sines, a, b, c, d);
-    round!(1, |x: V, y: V, z: V| ((x ^ y) & z) ^ y, [5, 9, 14, 20], 5 + 1, words, sines, a, b, c, d);
-    round!(2, |x: V, y: V, z: V| x ^ (y ^ z), [4, 11, 16, 23], 3 + 5, words, sines, a, b, c, d);
-    round!(3, |x: V, y: V, z: V| y ^ (x | !z), [6, 10, 15, 21], 7 + 0, words, sines, a, b, c, d);
-    *chain = [chain[0] + a, chain[1] + b, chain[2] + c, chain[3] + d];
+    let mut now = *chain;
+    now = round(now, words, &sines[..16], |x, y, z| ((y ^ z) & x) ^ z, [7, 12, 17, 22], (0, 1));
+    now = round(now, words, &sines[16..32], |x, y, z| ((x ^ y) & z) ^ y, [5, 9, 14, 20], (1, 5));
+    now = round(now, words, &sines[32..48], |x, y, z| x ^ (y ^ z), [4, 11, 16, 23], (5, 3));
+    now = round(now, words, &sines[48..], |x, y, z| y ^ (x | !z), [6, 10, 15, 21], (0, 7));
+    *chain = std::array::from_fn(|word| chain[word] + now[word]);
 }
 
 /// Turns rows (a message each) into columns (a word each): one perfect shuffle for each doubling of the lanes.
@@ -148,13 +156,13 @@ impl Lanes {
 
     /// Messages that it pays to run together, at most. From two on it pays; on other processors nobody has measured.
     pub(super) fn count(self) -> usize {
-        #[cfg(target_arch = "x86_64")]
         match self.0 {
-            Level::Avx512(_) | Level::Avx2(_) => return LANES_MAX,
-            Level::Sse4_2(_) => return LANES_MAX / 2,
-            _ => {}
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) | Level::Avx2(_) => LANES_MAX,
+            #[cfg(target_arch = "x86_64")]
+            Level::Sse4_2(_) => LANES_MAX / 2,
+            _ => 1,
         }
-        1
     }
 
     /// Advances each chain over the blocks of its message. There are as many messages as chains, at most
@@ -171,11 +179,11 @@ impl Lanes {
 
 /// Advances a chain over blocks.
 pub(super) fn advance_one(chain: &mut Chain, blocks: &[Block]) {
-    #[cfg(target_arch = "x86_64")]
-    if let level @ Level::Avx512(_) = Level::new() {
-        return dispatch!(level, simd => one(simd, chain, blocks));
+    match Level::new() {
+        #[cfg(target_arch = "x86_64")]
+        level @ Level::Avx512(_) => dispatch!(level, simd => one(simd, chain, blocks)),
+        _ => md5::block_api::compress(chain, blocks),
     }
-    md5::block_api::compress(chain, blocks);
 }
 
 #[cfg(test)]
@@ -206,7 +214,7 @@ pub(super) mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn every_way_comes_to_what_the_reference_says(seed in any::<u64>(), count in 1..=LANES_MAX, blocks in 0usize..40) {
-            let messages: Vec<_> = (0..count as u64).map(|n| message(seed ^ n << 32, blocks)).collect();
+            let messages: Vec<_> = (0..count as u64).map(|n| message(seed ^ (n << 32), blocks)).collect();
             let begun: Vec<Chain> = (0..count as u32).map(|n| [n, !n, seed as u32, n.rotate_right(7)]).collect();
             let mut expected = begun.clone();
             expected.iter_mut().zip(&messages).for_each(|(chain, blocks)| md5::block_api::compress(chain, blocks));

@@ -213,7 +213,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
         fn concurrent_bodies_do_not_mix(
             bodies in prop::collection::vec((0usize..300_000, prop::collection::vec(0usize..120_000, 0..4)), 1..40),
