@@ -60,7 +60,8 @@ fn round<S: Simd, V: Words<S>>(
     (first, stride): (usize, usize),
 ) -> [V; 4] {
     let word = |at: usize| words[(first + stride * at) % 16];
-    for at in (0..16).step_by(4) {
+    for quad in 0..4 {
+        let at = 4 * quad;
         a = step(mix(b, c, d), rotate[0], a, b, word(at), sines[at]);
         d = step(mix(a, b, c), rotate[1], d, a, word(at + 1), sines[at + 1]);
         c = step(mix(d, a, b), rotate[2], c, d, word(at + 2), sines[at + 2]);
