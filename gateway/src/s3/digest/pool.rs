@@ -265,8 +265,14 @@ mod tests {
         let mut worker = Worker { pool: &pool.0, jobs: Vec::new(), gone: false };
         assert!(!worker.refill());
         drop(worker);
-        let left = (pool.0.lock().waiting.len(), pool.0.lock().running, pool.0.lock().workers);
-        assert_eq!(left, (1, 0, 1), "its chunk waits for the other worker");
+        {
+            let work = pool.0.lock();
+            assert_eq!(
+                (work.waiting.len(), work.running, work.workers),
+                (1, 0, 1),
+                "its chunk waits for the other worker"
+            );
+        }
         Worker { pool: &pool.0, jobs: Vec::new(), gone: false }.run();
         assert_eq!(answer.blocking_recv().expect("the pool answers").finish().md5, expected(&body).md5);
         assert_idle(&pool);
