@@ -124,7 +124,10 @@ pub fn target(gateway: &Gateway, request: &Request) -> Result<Target, S3Error> {
     };
     let origin = request.origin.clone();
     let reason = match gateway.client.origins().iter().find(|state| state.origin == origin).map(|state| state.role) {
-        Some(Role::Source) => return Ok(Target { client: gateway.client.clone(), origin, require }),
+        Some(Role::Source) => {
+            let (client, digests) = (gateway.client.clone(), gateway.digests.clone());
+            return Ok(Target { client, origin, require, digests });
+        }
         Some(Role::Destination) => {
             format!("This node holds the mirror of {origin}: it serves reads until it is promoted.")
         }
