@@ -52,6 +52,8 @@ pub struct Gateway {
     pub domains: Vec<(String, Origin)>,
     /// Locks of buckets and keys.
     pub locks: locks::Locks,
+    /// Digests of bodies, computed for all uploads together.
+    pub digests: digest::DigestPool,
     /// What the service counts.
     pub metrics: Arc<S3Metrics>,
     pub(crate) signing_keys: auth::SigningKeys,
@@ -72,6 +74,7 @@ impl Gateway {
             region,
             domains,
             locks: locks::Locks::default(),
+            digests: digest::DigestPool::default(),
             metrics: Arc::default(),
             signing_keys: auth::SigningKeys::default(),
             ids: ids::RequestIds::default(),

@@ -107,8 +107,7 @@ pub struct Submitted {
     pub epoch: Epoch,
     /// Seq of its record.
     pub seq: Seq,
-    done: Option<oneshot::Receiver<Result<Receipt, Refusal>>>,
-    settled: oneshot::Receiver<()>,
+    done: oneshot::Receiver<Result<Receipt, Refusal>>,
 }
 
 impl Submitted {
@@ -116,15 +115,33 @@ impl Submitted {
     ///
     /// # Errors
     /// When its outcome is unknown: it may yet become visible.
-    pub async fn done(&mut self) -> Result<Receipt, Refusal> {
+    pub async fn done(self) -> Result<Receipt, Refusal> {
         let unknown = Refusal::Unknown { epoch: self.epoch, seq: self.seq, reason: "the node is stopping".into() };
-        match self.done.take() {
-            Some(done) => done.await.unwrap_or(Err(unknown)),
-            None => Err(unknown),
-        }
+        self.done.await.unwrap_or(Err(unknown))
+    }
+}
+
+/// A write that was handed to the core, with a place or not yet.
+#[derive(Debug)]
+pub struct Written {
+    done: Option<oneshot::Receiver<Result<Receipt, Refusal>>>,
+    settled: oneshot::Receiver<()>,
+}
+
+impl Written {
+    /// Waits until it is done: committed and applied. Who stops waiting may call it again.
+    ///
+    /// # Errors
+    /// When it is refused, without effect; when its outcome is unknown.
+    pub async fn done(&mut self) -> Result<Receipt, Refusal> {
+        let gone = || Refusal::Gone("the node is stopping: what became of this write is not known".into());
+        let Some(done) = &mut self.done else { return Err(gone()) };
+        let result = done.await;
+        self.done = None;
+        result.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Waits, after an unknown outcome, until it is applied or never will be at this node. Until then nobody may read the
+    /// Waits until it is applied, or refused, or never will be applied at this node. Until then nobody may read the
     /// image in order to build on it: locks are held so long.
     pub async fn settled(self) {
         // Nothing is sent: the sender goes when it is settled, or with the node.
@@ -137,7 +154,8 @@ pub(crate) struct Submission {
     pub(crate) origin: Origin,
     pub(crate) draft: Draft,
     pub(crate) require: Option<AckLevel>,
-    pub(crate) placed: oneshot::Sender<Result<(Epoch, Seq), Refusal>>,
+    /// For those who must know the place before the write is done.
+    pub(crate) placed: Option<oneshot::Sender<Result<(Epoch, Seq), Refusal>>>,
     pub(crate) done: oneshot::Sender<Result<Receipt, Refusal>>,
     /// Dropped when the outcome is certain.
     pub(crate) settled: oneshot::Sender<()>,
@@ -214,17 +232,37 @@ impl Client {
     /// # Errors
     /// When it is refused: no effect.
     pub async fn submit(&self, origin: &Origin, draft: Draft, require: Option<AckLevel>) -> Result<Submitted, Refusal> {
-        let gone = || Refusal::Gone("the node is stopping".into());
+        let (placed, place) = oneshot::channel();
+        let Written { done, .. } = self.hand_over(origin, draft, require, Some(placed)).await?;
+        let (epoch, seq) = place.await.map_err(|_| gone())??;
+        let done = done.ok_or_else(gone)?;
+        Ok(Submitted { epoch, seq, done })
+    }
+
+    /// Waits for memory and hands the draft to the core. Costs a writer who need not know the place one waking less than
+    /// [`Client::submit`].
+    ///
+    /// # Errors
+    /// When the node is stopping: no effect.
+    pub async fn write(&self, origin: &Origin, draft: Draft, require: Option<AckLevel>) -> Result<Written, Refusal> {
+        self.hand_over(origin, draft, require, None).await
+    }
+
+    async fn hand_over(
+        &self,
+        origin: &Origin,
+        draft: Draft,
+        require: Option<AckLevel>,
+        placed: Option<oneshot::Sender<Result<(Epoch, Seq), Refusal>>>,
+    ) -> Result<Written, Refusal> {
         let units = u32::try_from(draft.record_len().div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.shared.budget).acquire_many_owned(units).await.map_err(|_| gone())?;
-        let (placed, place) = oneshot::channel();
         let (done_tx, done) = oneshot::channel();
         let (settled_tx, settled) = oneshot::channel();
         let submission =
             Submission { origin: origin.clone(), draft, require, placed, done: done_tx, settled: settled_tx, budget };
         self.shared.inbox.send(Input::Submit(submission)).map_err(|_| gone())?;
-        let (epoch, seq) = place.await.map_err(|_| gone())??;
-        Ok(Submitted { epoch, seq, done: Some(done), settled })
+        Ok(Written { done: Some(done), settled })
     }
 
     /// Gives the core a command and waits for its answer.
@@ -237,4 +275,8 @@ impl Client {
         self.shared.inbox.send(Input::Command(command, reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+fn gone() -> Refusal {
+    Refusal::Gone("the node is stopping".into())
 }

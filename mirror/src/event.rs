@@ -156,6 +156,8 @@ pub enum Event {
         /// The message.
         message: Message,
     },
+    /// Much has been taken in, and more waits: build the batch, but do not judge time.
+    Batch,
     /// The inbox is drained: build the batch, judge time. Comes at least every [`IDLE_INTERVAL_MS`].
     Idle,
 }

@@ -149,6 +149,7 @@ impl Node {
                 self.stop(format!("the storage engine of {origin} failed: {reason}"), effects);
             }
             Event::Command { ticket, command } => self.command(ticket, command, now, effects),
+            Event::Batch => self.batch(now, effects),
             Event::Idle => self.idle(now, effects),
             Event::Submit { ticket, origin, draft, require } => {
                 let known = self.with_log(&origin, now, effects, |log, cx| log.submit(ticket, draft, require, cx));
@@ -227,8 +228,20 @@ impl Node {
         }
     }
 
-    /// The inbox is drained: one batch of everything that waits, of all origins, under one persist; then time is judged.
+    /// The inbox is drained: a batch, then time is judged.
     fn idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.batch(now, effects);
+        self.each_log(now, effects, Log::tick);
+        if let Some(ticket) = self.shutdown
+            && self.logs.iter().all(Log::is_quiet)
+        {
+            self.shutdown = None;
+            effects.push(Effect::Reply { ticket, result: Ok(self.own_report("stopped at a consistency point")) });
+        }
+    }
+
+    /// One batch of everything that waits, of all origins, under one persist.
+    fn batch(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut marks = Vec::new();
         for (index, log) in self.logs.iter_mut().enumerate() {
             let mut cx = Context { now, node: &self.name, store: &mut self.store, effects };
@@ -238,13 +251,6 @@ impl Node {
         }
         if !marks.is_empty() {
             self.persists.ask(marks, None, effects);
-        }
-        self.each_log(now, effects, Log::tick);
-        if let Some(ticket) = self.shutdown
-            && self.logs.iter().all(Log::is_quiet)
-        {
-            self.shutdown = None;
-            effects.push(Effect::Reply { ticket, result: Ok(self.own_report("stopped at a consistency point")) });
         }
     }
 

@@ -3,13 +3,25 @@
 //! Every hash that the gateway computes over a body is computed here, in one pass, so that an implementation can be
 //! exchanged in one place. Callers are the upload path, `CompleteMultipartUpload` (which combines the parts' digests
 //! without reading a byte again) and `DeleteObjects`. Nothing here waits; large pieces belong on a blocking thread.
+//!
+//! # Layout
+//! - `message`: MD5 of a message in pieces; `lanes`: its inner function, over one message or many at once.
+//! - `pool`: digests of many uploads at once.
+
+mod lanes;
+mod message;
+mod pool;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
-use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+
+pub use message::md5;
+pub use pool::DigestPool;
+
+use message::Message;
 
 /// A checksum algorithm of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,7 +233,7 @@ impl Hasher {
 
 /// Digests of a body in the making.
 pub struct Digester {
-    md5: Md5,
+    md5: Message,
     checksums: Vec<(Algorithm, Hasher)>,
 }
 
@@ -241,14 +253,19 @@ impl Digester {
         let mut wanted = algorithms.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
-        Self { md5: Md5::new(), checksums: wanted.into_iter().map(|a| (a, a.hasher())).collect() }
+        Self { md5: Message::default(), checksums: wanted.into_iter().map(|a| (a, a.hasher())).collect() }
     }
 
-    /// Adds bytes. Cache-sized steps, so that every hash after the first finds them in the cache.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.update_checksums(bytes);
+    }
+
+    /// Adds bytes to all but the MD5. Cache-sized steps, so that every hash after the first finds them in the cache.
+    fn update_checksums(&mut self, bytes: &[u8]) {
         const STEP_LEN: usize = 64 << 10;
         for step in bytes.chunks(STEP_LEN) {
-            self.md5.update(step);
             self.checksums.iter_mut().for_each(|(_, hasher)| hasher.update(step));
         }
     }
@@ -257,7 +274,7 @@ impl Digester {
     #[must_use]
     pub fn finish(self) -> Digests {
         let checksums = self.checksums.into_iter().map(|(a, hasher)| (a, hasher.finish(a))).collect();
-        Digests { md5: self.md5.finalize().into(), checksums }
+        Digests { md5: self.md5.finish(), checksums }
     }
 }
 
@@ -275,24 +292,17 @@ impl Digests {
     }
 }
 
-/// MD5 of bytes in memory.
-#[must_use]
-pub fn md5(bytes: &[u8]) -> [u8; 16] {
-    Md5::digest(bytes).into()
-}
-
 /// The ETag of an object made of parts, from their ETags: MD5 of MD5s and the number of parts. None when a part's ETag
 /// is no MD5.
 #[must_use]
 pub fn multipart_etag<'a>(parts: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let mut whole = Md5::new();
+    let mut whole = Message::default();
     let mut count = 0u32;
     for etag in parts {
-        whole.update(unhex(etag)?);
+        whole.update(&unhex(etag)?);
         count += 1;
     }
-    let digest: [u8; 16] = whole.finalize().into();
-    Some(format!("{}-{count}", hex(&digest)))
+    Some(format!("{}-{count}", hex(&whole.finish())))
 }
 
 /// Lower-case hex digits.

@@ -16,9 +16,8 @@ use lockstep_storage::op::{AbandonBody, CHUNK_LEN, Data, Extent, INLINE_LEN_MAX,
 use lockstep_storage::record::{Draft, RecordError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
-use super::digest::{Algorithm, Digester, Digests};
+use super::digest::{Algorithm, DigestPool, Digester, Digests};
 use super::error::{Code, S3Error};
 use super::payload::Payload;
 
@@ -53,6 +52,8 @@ pub struct Target {
     pub origin: Origin,
     /// The ack level that the request asks for.
     pub require: Option<AckLevel>,
+    /// Where large bodies are digested.
+    pub digests: DigestPool,
 }
 
 /// What to do with a body.
@@ -219,7 +220,7 @@ impl Chunker {
 /// Digests, away from the reactor.
 enum Hashing {
     Idle(Digester),
-    Busy(JoinHandle<Digester>),
+    Busy(oneshot::Receiver<Digester>),
     Lost,
 }
 
@@ -227,7 +228,7 @@ impl Hashing {
     async fn take(&mut self) -> Result<Digester, S3Error> {
         match std::mem::replace(self, Self::Lost) {
             Self::Idle(digester) => Ok(digester),
-            Self::Busy(handle) => handle.await.map_err(|_| Code::InternalError.into()),
+            Self::Busy(done) => done.await.map_err(|_| Code::InternalError.into()),
             Self::Lost => Err(Code::InternalError.into()),
         }
     }
@@ -252,7 +253,7 @@ impl<'a> BodyWriter<'a> {
     async fn put(&mut self, chunk: Bytes) -> Result<(), S3Error> {
         let draft = self.draft(chunk).await?;
         if self.in_flight.len() == IN_FLIGHT_MAX
-            && let Some(mut oldest) = self.in_flight.pop_front()
+            && let Some(oldest) = self.in_flight.pop_front()
         {
             oldest.done().await?;
         }
@@ -286,17 +287,19 @@ impl<'a> BodyWriter<'a> {
         Ok(submitted)
     }
 
-    /// Makes the record on a blocking thread, which then goes on to digest the chunk.
+    /// Makes the record on a blocking thread, which then has the chunk digested.
     async fn draft(&mut self, chunk: Bytes) -> Result<Draft, S3Error> {
-        let mut digester = self.hashing.take().await?;
+        let digester = self.hashing.take().await?;
         let mutation = Mutation::Data(Data { body: self.body.map(Into::into), index: self.index });
+        let pool = self.target.digests.clone();
         let (reply, made) = oneshot::channel::<Result<Draft, RecordError>>();
-        self.hashing = Hashing::Busy(tokio::task::spawn_blocking(move || {
+        let (done, digested) = oneshot::channel();
+        self.hashing = Hashing::Busy(digested);
+        tokio::task::spawn_blocking(move || {
             // Nobody waits for it when the request is gone.
             let _gone = reply.send(Draft::new(mutation, chunk.clone()));
-            digester.update(&chunk);
-            digester
-        }));
+            pool.update(digester, chunk, done);
+        });
         let draft = made.await.map_err(|_| Code::InternalError)?;
         draft.map_err(|_| Code::InternalError.into())
     }

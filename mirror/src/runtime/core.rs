@@ -93,14 +93,19 @@ impl Core {
                 Ok(input) => self.take(input),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            let mut drained = false;
             for _ in 0..INPUTS_MAX {
                 match inbox.try_recv() {
                     Ok(Input::Stop) => return,
                     Ok(input) => self.take(input),
-                    Err(_) => break,
+                    Err(_) => {
+                        drained = true;
+                        break;
+                    }
                 }
             }
-            self.handle(Event::Idle);
+            // The ack that a timer waits for may still be in the inbox.
+            self.handle(if drained { Event::Idle } else { Event::Batch });
             self.show_status(false);
             if self.stop.0.is_cancelled() {
                 return;
@@ -113,7 +118,7 @@ impl Core {
             Input::Submit(submission) => {
                 let Submission { origin, draft, require, placed, done, settled, budget } = submission;
                 let ticket = self.ticket();
-                self.callers.insert(ticket, Caller { placed: Some(placed), done, settled, _budget: budget });
+                self.callers.insert(ticket, Caller { placed, done, settled, _budget: budget });
                 self.records += 1;
                 self.handle(Event::Submit { ticket, origin, draft, require });
             }

@@ -31,6 +31,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Full { origin, full } => format!("Full {origin}: {full}"),
         Event::EngineFailed { origin, reason } => format!("EngineFailed {origin}: {reason}"),
         Event::Command { ticket, command } => format!("Command t{} {command:?}", ticket.0),
+        Event::Batch => "Batch".into(),
         Event::Idle => "Idle".into(),
     }
 }

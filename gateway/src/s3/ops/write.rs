@@ -1,8 +1,7 @@
 //! How every operation that changes something gets into the log, and what its answer says about that.
 //!
 //! Locks, then conditions, then the op: the conditions are judged on a view taken under the locks, and the locks are held
-//! until the op is applied or has failed. That section runs in a task of its own, so that a client who goes away never
-//! releases a lock early.
+//! until the op is applied or has failed, also when the client goes away meanwhile.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -11,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use lockstep_mirror::client::{Answered, Receipt, Role};
+use lockstep_mirror::client::{self, Answered, Receipt, Refusal, Role};
 use lockstep_mirror::plan::AckLevel;
 use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::View;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Draft;
+use tokio::runtime::Handle;
 
 use crate::s3::locks::{Held, Mode, Name};
 use crate::s3::upload::{BodyGuard, Target};
@@ -124,7 +124,10 @@ pub fn target(gateway: &Gateway, request: &Request) -> Result<Target, S3Error> {
     };
     let origin = request.origin.clone();
     let reason = match gateway.client.origins().iter().find(|state| state.origin == origin).map(|state| state.role) {
-        Some(Role::Source) => return Ok(Target { client: gateway.client.clone(), origin, require }),
+        Some(Role::Source) => {
+            let (client, digests) = (gateway.client.clone(), gateway.digests.clone());
+            return Ok(Target { client, origin, require, digests });
+        }
         Some(Role::Destination) => {
             format!("This node holds the mirror of {origin}: it serves reads until it is promoted.")
         }
@@ -161,8 +164,7 @@ where
     F: FnOnce(&View) -> Result<Decision<T>, S3Error> + Send + 'static,
 {
     let held = acquire(gateway, locks).await?;
-    let section = tokio::spawn(async move { log(target, held, decide).await });
-    section.await.map_err(|_| Code::InternalError)?
+    log(target, held, decide).await
 }
 
 /// Takes locks, within bounds: one that is held for a write whose outcome is unknown may take as long as its mirror.
@@ -194,17 +196,39 @@ where
         tracing::error!(%error, "an op does not fit in a record");
         Code::InternalError
     })?;
-    let mut submitted = target.client.submit(&target.origin, draft, target.require).await?;
+    let written = target.client.write(&target.origin, draft, target.require).await?;
+    let mut pending = Pending { waiting: Some((written, held)), runtime: Handle::current() };
+    // Whoever stops waiting here drops `pending`, which then keeps the locks; and gives the body up by a record that comes
+    // after the op and so finds it taken.
+    let receipt = pending.done().await?;
     body.keep();
-    let receipt = match submitted.done().await {
-        Ok(receipt) => receipt,
-        Err(refusal) => {
-            tokio::spawn(async move {
-                submitted.settled().await;
+    Ok(Written { value, receipt: Some(receipt), origin })
+}
+
+/// A write under way and its locks. They are held until its outcome is certain, also when nobody waits for it any more.
+struct Pending<L: Send + 'static> {
+    waiting: Option<(client::Written, L)>,
+    runtime: Handle,
+}
+
+impl<L: Send + 'static> Pending<L> {
+    async fn done(&mut self) -> Result<Receipt, Refusal> {
+        let Some((written, _)) = &mut self.waiting else { return Err(Refusal::Gone("waited for already".into())) };
+        let result = written.done().await;
+        if !matches!(result, Err(Refusal::Unknown { .. })) {
+            self.waiting = None;
+        }
+        result
+    }
+}
+
+impl<L: Send + 'static> Drop for Pending<L> {
+    fn drop(&mut self) {
+        if let Some((written, held)) = self.waiting.take() {
+            self.runtime.spawn(async move {
+                written.settled().await;
                 drop(held);
             });
-            return Err(refusal.into());
         }
-    };
-    Ok(Written { value, receipt: Some(receipt), origin })
+    }
 }

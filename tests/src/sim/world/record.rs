@@ -18,7 +18,7 @@ use crate::sim::site::origin_of;
 impl World {
     pub(super) fn trace_event(&mut self, site: Site, event: &Event) {
         let kind = match event {
-            Event::Idle => 0,
+            Event::Batch | Event::Idle => 0,
             Event::Submit { .. } => 1,
             Event::Command { .. } => 2,
             Event::Persisted { id } => 0x100 + id,
