@@ -5,7 +5,9 @@
 //!
 //! # Layout
 //! - [`log`]: what every origin has at either end: partition, marks, batches, apply and flush.
-//! - [`source`]: admission, commit, answers; [`stream`]: the way to the destination.
+//! - [`source`]: admission, commit, answers.
+//! - [`stream`]: the way to the destination; below it `settle`, from Hello to one history, `flow`, sending and acks,
+//!   and `alone`, out of sync, pause and resume.
 //! - [`destination`]: Hello, receipt, acks, apply on request.
 //! - [`point`]: consistency points; [`promote`]: failover; [`store`]: the superblock; [`epochs`]: common points.
 

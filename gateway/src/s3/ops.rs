@@ -1,7 +1,7 @@
 //! The operations, a file each, named as S3 names them; and what they share.
 //!
-//! Whatever changes something goes through [`write`], whatever reads through [`read`]: locks, conditions, and the headers
-//! that say how far the mirror is stand there once.
+//! Whatever changes something goes through [`mod@write`], whatever reads through [`read`]: locks, conditions, and the
+//! headers that say how far the mirror is stand there once.
 
 pub mod abort_multipart_upload;
 pub mod checksums;

@@ -293,8 +293,8 @@ impl<'a> BodyWriter<'a> {
         let mutation = Mutation::Data(Data { body: self.body.map(Into::into), index: self.index });
         let pool = self.target.digests.clone();
         let (reply, made) = oneshot::channel::<Result<Draft, RecordError>>();
-        let (done, digested) = oneshot::channel();
-        self.hashing = Hashing::Busy(digested);
+        let (done, answer) = oneshot::channel();
+        self.hashing = Hashing::Busy(answer);
         tokio::task::spawn_blocking(move || {
             // Nobody waits for it when the request is gone.
             let _gone = reply.send(Draft::new(mutation, chunk.clone()));

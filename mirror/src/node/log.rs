@@ -209,7 +209,7 @@ impl Log {
         match &mut self.side {
             Side::Source(_) => {}
             Side::Destination(destination) => {
-                destination.count_persisted(&records, cx.now.mono_ms, self.limits.ages_max)
+                destination.count_persisted(&records, cx.now.mono_ms, self.limits.ages_max);
             }
         }
         if !records.is_empty() {

@@ -61,7 +61,7 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
             writers: 16,
             mix: Mix::MANY,
             objects: 1000,
-            load: Duration::from_millis(2000),
+            load: Duration::from_secs(2),
             seed: u64::from(std::process::id()) << 20,
         },
     };

@@ -241,13 +241,13 @@ impl World {
     }
 
     /// A submission is answered.
-    pub(super) fn client_done(&mut self, site: Site, ticket: Ticket, result: Result<Receipt, Refusal>) -> Checked {
+    pub(super) fn client_done(&mut self, site: Site, ticket: Ticket, result: &Result<Receipt, Refusal>) -> Checked {
         let Some(waiting) = self.clients.waiting.remove(&ticket) else {
             return broken(6, format!("{site:?} answers a write that nobody waits for, or answers it twice"));
         };
         let id = waiting.flight;
-        self.cover_answer(site, id, &result);
-        if let Ok(receipt) = &result {
+        self.cover_answer(site, id, result);
+        if let Ok(receipt) = result {
             self.claimed(site, receipt)?;
             self.model.answered(site, &origin_of(Site::A), receipt, waiting.require, waiting.chunk)?;
         }
@@ -273,35 +273,43 @@ impl World {
                 }
                 let refused = !doubtful && result.is_err();
                 flight.locks.clear();
-                let over = if refused { self.client_abandons(id) } else { self.client_over(id) };
-                over?;
+                if refused {
+                    self.client_abandons(id)?;
+                } else {
+                    self.client_over(id);
+                }
                 self.locks_free()
             }
             Stage::Abandon if result.is_err() => {
                 self.schedule_retry(id);
                 Ok(())
             }
-            _ => self.client_over(id),
+            _ => {
+                self.client_over(id);
+                Ok(())
+            }
         }
     }
 
     /// The outcome of a write that was answered as unknown is certain.
     pub(super) fn client_settled(&mut self, ticket: Ticket) -> Checked {
         if let Some(id) = self.clients.doubtful.remove(&ticket) {
-            self.client_over(id)?;
+            self.client_over(id);
         }
         self.locks_free()
     }
 
-    fn client_over(&mut self, id: u64) -> Checked {
+    fn client_over(&mut self, id: u64) {
         self.clients.flights.remove(&id);
-        Ok(())
     }
 
     /// The body of a write that will not be: given up by an op, tried until it is taken.
     fn client_abandons(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get_mut(&id) else { return Ok(()) };
-        let Some(body) = flight.body else { return self.client_over(id) };
+        let Some(body) = flight.body else {
+            self.client_over(id);
+            return Ok(());
+        };
         flight.stage = Stage::Abandon;
         self.submit(id, Mutation::AbandonBody(op::AbandonBody { body: body.into() }), Bytes::new(), None)
     }
@@ -310,7 +318,8 @@ impl World {
     pub(super) fn client_retry(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
         if !self.sites[flight.site.index()].is_source(&origin_of(Site::A)) {
-            return self.client_over(id);
+            self.client_over(id);
+            return Ok(());
         }
         self.client_abandons(id)
     }
@@ -335,8 +344,8 @@ impl World {
             };
             let (site, mut wanted) = (flight.site, locks(flight.write));
             match (self.mistake, flight.write) {
-                (Some(Mistake::CopyOfFreedBody), Write::Copy { .. }) => wanted.clear(),
-                (Some(Mistake::BlindPutWithoutLock), Write::Put { .. } | Write::Delete { .. }) => wanted.clear(),
+                (Some(Mistake::CopyOfFreedBody), Write::Copy { .. })
+                | (Some(Mistake::BlindPutWithoutLock), Write::Put { .. } | Write::Delete { .. }) => wanted.clear(),
                 _ => {}
             }
             let free = wanted.iter().all(|(lock, exclusive)| {

@@ -9,7 +9,7 @@ macro_rules! seen {
     ($($name:ident),* $(,)?) => {
         /// Something that a set of runs must meet.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "the names say what was met")]
         pub enum Seen {
             $($name),*
         }

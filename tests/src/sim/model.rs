@@ -145,7 +145,7 @@ impl Model {
             let payload =
                 if header.payload_len == 0 { Bytes::new() } else { pieces.next().cloned().unwrap_or_default() };
             let record = Record { header, head: piece.clone(), payload };
-            self.place_record(log, record)?;
+            self.place_record(log, &record)?;
         }
         let extent = self.logs[log].extent;
         let segment = ((offset - extent.offset) / extent.segment_len) as usize;
@@ -172,7 +172,7 @@ impl Model {
     }
 
     /// Rules 2 and 3: the record follows, under an epoch that is stored, and nobody else has another one in its place.
-    fn place_record(&mut self, index: usize, record: Record) -> Checked {
+    fn place_record(&mut self, index: usize, record: &Record) -> Checked {
         let (at, header) = (record.position(), record.header);
         let (site, origin) = (self.logs[index].site, self.logs[index].origin.clone());
         let last = self.logs[index].last();
@@ -190,7 +190,7 @@ impl Model {
         }
         let known = self.records.contains_key(&at.checksum);
         if !known {
-            self.new_record(site, &origin, last, &record)?;
+            self.new_record(site, &origin, last, record)?;
         } else if self.stored(site, &origin).is_none_or(|e| !e.epochs.iter().any(|e| e.epoch == at.epoch)) {
             return broken(2, format!("{site:?} takes record {at} of {origin}, whose epoch is not stored there"));
         }

@@ -166,7 +166,7 @@ impl World {
         self.settle()
     }
 
-    pub(super) fn schedule(&mut self, delay: u64, what: Happening) {
+    fn schedule(&mut self, delay: u64, what: Happening) {
         self.schedule_at(self.now + delay, what);
     }
 
@@ -311,7 +311,7 @@ impl World {
                 );
             }
             if site == Site::A && log.origin == origin_of(Site::A) {
-                self.watch(log, idle)?;
+                self.watch(&log, idle)?;
             }
         }
         Ok(())
@@ -342,7 +342,7 @@ impl World {
                 Effect::Send { origin, connection, message } => self.sends(site, boot, &origin, connection, message)?,
                 Effect::Close { origin, connection } => self.close(site, boot, &origin, connection),
                 Effect::Placed { ticket, epoch, seq } => self.client_placed(ticket, epoch, seq)?,
-                Effect::Done { ticket, result } => self.client_done(site, ticket, result)?,
+                Effect::Done { ticket, result } => self.client_done(site, ticket, &result)?,
                 Effect::Settled { ticket } => self.client_settled(ticket)?,
                 Effect::Reply { ticket, result } => self.reply(site, ticket, result)?,
                 Effect::Publish(state) => self.published(site, &state)?,

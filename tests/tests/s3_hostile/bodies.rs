@@ -118,7 +118,7 @@ async fn trailers_that_are_missing_wrong_or_unannounced_are_refused() {
         let seed = ask.signed().signature;
         let (mut bytes, signature) = match payload {
             SIGNED_TRAILER => {
-                let chunks = ask.chunks(&seed, &[body.clone()]);
+                let chunks = ask.chunks(&seed, std::slice::from_ref(&body));
                 (chunks.bytes, chunks.signature)
             }
             _ => (b"9\r\n123456789\r\n0\r\n".to_vec(), String::new()),

@@ -17,7 +17,7 @@ async fn a_read_is_answered_as_its_conditions_say() {
     let get = || s3.get_object().bucket("bucket").key("k");
     let head = || s3.head_object().bucket("bucket").key("k");
     let (past, future) =
-        (at(SystemTime::now() - Duration::from_secs(3600)), at(SystemTime::now() + Duration::from_secs(3600)));
+        (at(SystemTime::now() - Duration::from_hours(1)), at(SystemTime::now() + Duration::from_hours(1)));
     get().if_match(&tag).send().await.expect("it matches");
     get().if_match("*").send().await.expect("it is there");
     get().if_none_match(&other).send().await.expect("it is another one");
@@ -57,7 +57,7 @@ async fn of_many_creators_one_wins_and_of_many_updaters_one_each_round() {
     let race = async |round: usize, condition: Option<String>| {
         let one = async |number: usize| {
             // Some in the op's own record, some in records of their own.
-            let body = vec![number as u8; if number % 2 == 0 { 10 } else { 50_000 }];
+            let body = vec![number as u8; if number.is_multiple_of(2) { 10 } else { 50_000 }];
             let put = s3.put_object().bucket("bucket").key("k").body(body.into());
             let put = match &condition {
                 None => put.if_none_match("*"),

@@ -1,4 +1,6 @@
-//! CopyObject: bytes that do not move, headers that do or do not.
+//! `CopyObject`: bytes that do not move, headers that do or do not.
+
+use std::collections::HashMap;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, MetadataDirective};
@@ -59,14 +61,14 @@ async fn headers_are_copied_or_replaced_and_checksums_stay() {
     let same = head("same").await;
     assert_eq!((same.content_type(), same.cache_control()), (Some("text/a"), Some("no-store")));
     assert_eq!(same.metadata().and_then(|m| m.get("a")).map(String::as_str), Some("1"));
-    assert_eq!(same.metadata().map(|m| m.len()), Some(1));
+    assert_eq!(same.metadata().map(HashMap::len), Some(1));
     assert_eq!(same.checksum_crc32(), Some("y/Q5Jg=="));
     let replace = copy().key("new").content_type("text/b").metadata("b", "2");
     replace.metadata_directive(MetadataDirective::Replace).send().await.expect("a copy");
     let new = head("new").await;
     assert_eq!((new.content_type(), new.cache_control()), (Some("text/b"), None));
     assert_eq!(new.metadata().and_then(|m| m.get("b")).map(String::as_str), Some("2"));
-    assert_eq!(new.metadata().map(|m| m.len()), Some(1));
+    assert_eq!(new.metadata().map(HashMap::len), Some(1));
     assert_eq!(new.checksum_crc32(), Some("y/Q5Jg=="), "a checksum belongs to the bytes");
 }
 

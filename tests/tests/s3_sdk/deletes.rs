@@ -1,4 +1,4 @@
-//! DeleteObject and DeleteObjects.
+//! `DeleteObject` and `DeleteObjects`.
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 

@@ -1,9 +1,9 @@
-//! ListObjects in both versions: every page of every list is what a model of S3's rules says.
+//! `ListObjects` in both versions: every page of every list is what a model of S3's rules says.
 
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::EncodingType;
+use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
 use futures_util::StreamExt;
 use lockstep_tests::raw::{Ask, encode};
 
@@ -39,13 +39,13 @@ async fn fill(s3: &Client, keys: &BTreeSet<String>) {
 async fn pages_v1(s3: &Client, prefix: &str, delimiter: &str, max: i32, from: &str) -> Vec<Entry> {
     let (mut found, mut marker) = (Vec::new(), from.to_owned());
     loop {
-        let list = s3.list_objects().bucket("bucket").prefix(prefix).delimiter(delimiter).max_keys(max).marker(&marker);
-        let page = list.send().await.expect("a page");
+        let ask = s3.list_objects().bucket("bucket").prefix(prefix).delimiter(delimiter).max_keys(max).marker(&marker);
+        let page = ask.send().await.expect("a page");
         let keys = page.contents().iter().map(|o| Entry(o.key().expect("a key").to_owned(), false));
         let prefixes = page.common_prefixes().iter().map(|p| Entry(p.prefix().expect("a prefix").to_owned(), true));
         let mut entries: Vec<Entry> = keys.chain(prefixes).collect();
         entries.sort();
-        assert!(entries.len() <= max as usize);
+        assert!(i32::try_from(entries.len()).is_ok_and(|count| count <= max));
         let last = entries.last().cloned();
         found.extend(entries);
         if page.is_truncated() != Some(true) {
@@ -53,7 +53,7 @@ async fn pages_v1(s3: &Client, prefix: &str, delimiter: &str, max: i32, from: &s
             return found;
         }
         let last = last.expect("a page with more behind it has entries");
-        marker = page.next_marker().expect("a marker").to_owned();
+        page.next_marker().expect("a marker").clone_into(&mut marker);
         assert_eq!(marker, last.0);
     }
 }
@@ -61,15 +61,16 @@ async fn pages_v1(s3: &Client, prefix: &str, delimiter: &str, max: i32, from: &s
 async fn pages_v2(s3: &Client, prefix: &str, delimiter: &str, max: i32, from: &str) -> Vec<Entry> {
     let (mut found, mut token) = (Vec::new(), None);
     loop {
-        let list = s3.list_objects_v2().bucket("bucket").prefix(prefix).delimiter(delimiter).max_keys(max);
-        let page = list.start_after(from).set_continuation_token(token.clone()).send().await.expect("a page");
+        let ask = s3.list_objects_v2().bucket("bucket").prefix(prefix).delimiter(delimiter).max_keys(max);
+        let page = ask.start_after(from).set_continuation_token(token.clone()).send().await.expect("a page");
         assert_eq!(page.continuation_token(), token.as_deref());
         let keys = page.contents().iter().map(|o| Entry(o.key().expect("a key").to_owned(), false));
         let prefixes = page.common_prefixes().iter().map(|p| Entry(p.prefix().expect("a prefix").to_owned(), true));
         let mut entries: Vec<Entry> = keys.chain(prefixes).collect();
         entries.sort();
-        assert_eq!(page.key_count(), Some(entries.len() as i32));
-        assert!(entries.len() <= max as usize);
+        let count = i32::try_from(entries.len()).expect("a page is short");
+        assert_eq!(page.key_count(), Some(count));
+        assert!(count <= max);
         found.extend(entries);
         assert_eq!(page.is_truncated(), Some(page.next_continuation_token().is_some()));
         match page.next_continuation_token() {
@@ -134,15 +135,12 @@ fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         let hex = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok()).filter(|_| *first == b'%');
-        match hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let Some(byte) = hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            bytes.push(byte);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     String::from_utf8(bytes).expect("UTF-8")
@@ -156,7 +154,7 @@ async fn what_a_list_says_of_an_object() {
     let object = &page.contents()[0];
     assert_eq!((object.key(), object.size()), (Some("k"), Some(4)));
     assert_eq!(object.e_tag(), Some(etag(b"four").as_str()));
-    assert_eq!(object.storage_class().map(|class| class.as_str()), Some("STANDARD"));
+    assert_eq!(object.storage_class().map(ObjectStorageClass::as_str), Some("STANDARD"));
     assert!(object.last_modified().is_some() && object.owner().is_none());
     assert_eq!((page.name(), page.max_keys(), page.is_truncated()), (Some("bucket"), Some(1000), Some(false)));
     let owned = s3.list_objects_v2().bucket("bucket").fetch_owner(true).send().await.expect("a page");
@@ -171,10 +169,10 @@ async fn bounds_of_lists() {
     for key in ["a", "b", "c"] {
         put(&s3, key, "v").await;
     }
-    let none = s3.list_objects_v2().bucket("bucket").max_keys(0).send().await.expect("a page");
-    assert_eq!((none.key_count(), none.is_truncated(), none.max_keys()), (Some(0), Some(false), Some(0)));
-    let none = s3.list_objects().bucket("bucket").max_keys(0).send().await.expect("a page");
-    assert_eq!((none.contents().len(), none.is_truncated()), (0, Some(false)));
+    let empty = s3.list_objects_v2().bucket("bucket").max_keys(0).send().await.expect("a page");
+    assert_eq!((empty.key_count(), empty.is_truncated(), empty.max_keys()), (Some(0), Some(false), Some(0)));
+    let empty = s3.list_objects().bucket("bucket").max_keys(0).send().await.expect("a page");
+    assert_eq!((empty.contents().len(), empty.is_truncated()), (0, Some(false)));
     let many = s3.list_objects_v2().bucket("bucket").max_keys(i32::MAX).send().await.expect("a page");
     assert_eq!((many.key_count(), many.max_keys()), (Some(3), Some(1000)));
     let bad = no(400, "InvalidArgument");

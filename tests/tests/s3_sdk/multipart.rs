@@ -2,51 +2,51 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Part};
 use lockstep_tests::raw::Ask;
 use md5::{Digest, Md5};
 
 use super::bed::{bucket, etag, get, hex, is_there, no, payload, put, refused};
 
 /// Smallest part but the last.
-pub const PART_LEN: usize = 5 << 20;
+pub(crate) const PART_LEN: usize = 5 << 20;
 
 /// An upload in progress of `key` in `bucket`.
-pub struct Upload<'a> {
+pub(crate) struct Upload<'a> {
     pub s3: &'a Client,
     pub key: &'static str,
     pub id: String,
 }
 
 impl<'a> Upload<'a> {
-    pub async fn new(s3: &'a Client, key: &'static str) -> Self {
+    pub(crate) async fn new(s3: &'a Client, key: &'static str) -> Self {
         let created = s3.create_multipart_upload().bucket("bucket").key(key).send().await.expect("an upload");
         assert_eq!((created.bucket(), created.key()), (Some("bucket"), Some(key)));
         Self { s3, key, id: created.upload_id().expect("an id").to_owned() }
     }
 
-    pub async fn part(&self, number: i32, bytes: Vec<u8>) -> CompletedPart {
+    pub(crate) async fn part(&self, number: i32, bytes: Vec<u8>) -> CompletedPart {
         let part = self.s3.upload_part().bucket("bucket").key(self.key).upload_id(&self.id).part_number(number);
         let part = part.body(ByteStream::from(bytes)).send().await.expect("a part");
         named(number, part.e_tag().expect("an ETag"))
     }
 
-    pub fn complete(&self, parts: Vec<CompletedPart>) -> Complete {
+    pub(crate) fn complete(&self, parts: Vec<CompletedPart>) -> Complete {
         let list = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.s3.complete_multipart_upload().bucket("bucket").key(self.key).upload_id(&self.id);
         complete.multipart_upload(list)
     }
 
-    pub async fn numbers(&self) -> Vec<i32> {
+    pub(crate) async fn numbers(&self) -> Vec<i32> {
         let parts = self.s3.list_parts().bucket("bucket").key(self.key).upload_id(&self.id);
         let parts = parts.send().await.expect("parts");
-        parts.parts().iter().filter_map(|part| part.part_number()).collect()
+        parts.parts().iter().filter_map(Part::part_number).collect()
     }
 }
 
 type Complete = aws_sdk_s3::operation::complete_multipart_upload::builders::CompleteMultipartUploadFluentBuilder;
 
-pub fn named(number: i32, etag: &str) -> CompletedPart {
+pub(crate) fn named(number: i32, etag: &str) -> CompletedPart {
     CompletedPart::builder().part_number(number).e_tag(etag).build()
 }
 
@@ -84,7 +84,7 @@ async fn parts_become_an_object_in_the_order_of_their_numbers() {
     );
     assert!(part.body.collect().await.expect("bytes").to_vec() == two);
     let head = s3.head_object().bucket("bucket").key("large").part_number(1).send().await.expect("a head");
-    assert_eq!((head.content_length(), head.e_tag()), (Some(PART_LEN as i64), Some(tag.as_str())));
+    assert_eq!((head.content_length(), head.e_tag()), (i64::try_from(PART_LEN).ok(), Some(tag.as_str())));
     assert_eq!(
         refused(s3.get_object().bucket("bucket").key("large").part_number(2).send().await),
         no(400, "InvalidPart")
@@ -190,8 +190,8 @@ async fn ids_and_numbers_that_cannot_be_are_refused() {
 async fn parts_and_uploads_are_listed_in_pages() {
     let (_node, s3) = bucket().await;
     let upload = Upload::new(&s3, "k").await;
-    for number in [3, 1, 4, 15, 9] {
-        upload.part(number, payload(number as usize, 1)).await;
+    for number in [3_u8, 1, 4, 15, 9] {
+        upload.part(number.into(), payload(number.into(), 1)).await;
     }
     let mut pages =
         s3.list_parts().bucket("bucket").key("k").upload_id(&upload.id).max_parts(2).into_paginator().send();

@@ -1,4 +1,4 @@
-//! UploadPartCopy: parts out of objects, whole and in ranges.
+//! `UploadPartCopy`: parts out of objects, whole and in ranges.
 
 use super::bed::{bucket, etag, get, no, payload, put, refused};
 use super::multipart::{PART_LEN, Upload, named};

@@ -9,17 +9,16 @@ use lockstep_tests::raw::{Answer, Ask, exchange};
 use super::bed::{bucket, etag, get, is_there, no, put};
 
 fn for_a_minute() -> PresigningConfig {
-    PresigningConfig::expires_in(Duration::from_secs(60)).expect("a minute")
+    PresigningConfig::expires_in(Duration::from_mins(1)).expect("a minute")
 }
 
 /// As whoever was given the URL sends it: without a key.
 async fn send(node: &Node, presigned: &PresignedRequest, method: &str, headers: &str, body: &str) -> Answer {
     let target = presigned.uri().strip_prefix(&format!("http://{}", node.s3)).expect("the node's address");
-    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}", node.s3);
-    for (name, value) in presigned.headers() {
-        text += &format!("{name}: {value}\r\n");
-    }
-    text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let signed: Vec<String> = presigned.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let (address, signed, len) = (node.s3, signed.concat(), body.len());
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}{signed}");
+    let text = format!("{head}Content-Length: {len}\r\n\r\n{body}");
     exchange(node.s3, text.as_bytes()).await.expect("an answer")
 }
 
@@ -51,7 +50,7 @@ async fn a_presigned_url_allows_what_it_says_and_nothing_else() {
         assert_eq!(send(&node, &url, method, "", "").await.error(), wrong, "{method}");
     }
     assert_eq!(send(&node, &url, "GET", "x-amz-meta-more: 1\r\n", "").await.error(), no(403, "AccessDenied"));
-    let fresh = Ask::new(&node, "GET", "/bucket/k").presigned(Duration::from_secs(60));
+    let fresh = Ask::new(&node, "GET", "/bucket/k").presigned(Duration::from_mins(1));
     let mut other_key = fresh.signed();
     other_key.line = other_key.line.replace("/bucket/k?", "/bucket/l?");
     assert_eq!(other_key.send().await.error(), wrong);

@@ -107,7 +107,7 @@ fn run<S: Simd, V: Words<S>, const LANES: usize>(
     let rows: [&[Block]; LANES] = std::array::from_fn(|lane| messages[if lane < count { lane } else { 0 }]);
     // A constant that the compiler sees it adds last, in the chain of dependent steps; one that it does not, it adds before.
     let sines = black_box(&SINES);
-    for block in 0..rows[0].len() {
+    for (block, _) in rows[0].iter().enumerate() {
         let mut words = [chain[0]; 16];
         for piece in 0..16 / LANES {
             let columns = transpose::<S, V, LANES>(std::array::from_fn(|lane| load(&rows[lane][block], piece)));

@@ -200,9 +200,9 @@ mod tests {
     fn through(pool: &DigestPool, mut body: Bytes, pieces: &[usize]) -> Digests {
         let mut digester = Digester::new(&[Algorithm::Crc32c]);
         for len in pieces.iter().copied().chain([usize::MAX]) {
-            let (done, digested) = oneshot::channel();
+            let (done, answer) = oneshot::channel();
             pool.update(digester, body.split_to(len.min(body.len())), done);
-            digester = digested.blocking_recv().expect("the pool answers");
+            digester = answer.blocking_recv().expect("the pool answers");
         }
         digester.finish()
     }

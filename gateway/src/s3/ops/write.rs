@@ -180,7 +180,7 @@ pub async fn acquire(gateway: &Gateway, locks: Vec<(Name, Mode)>) -> Result<Held
 /// answered as unknown may yet become visible.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub async fn log<T, F, L>(target: Target, held: L, decide: F) -> Result<Written<T>, S3Error>
 where
     L: Send + 'static,

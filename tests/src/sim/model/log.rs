@@ -66,7 +66,7 @@ impl LogTruth {
         let longer = durable > self.before.len();
         let before = if longer { self.line[..durable].to_vec() } else { std::mem::take(&mut self.before) };
         let received = self.received;
-        *self = Self { before, received, ..Self::new(self.site, &self.origin, self.extent) };
+        *self = Self { received, before, ..Self::new(self.site, &self.origin, self.extent) };
     }
 
     /// The last record of which the peer may have heard that it is durable here.

@@ -90,43 +90,41 @@ impl Model {
                 None => LogTruth::new(site, origin, entry.partition),
             };
             torn |= old.line.len() as u64 > progress.appended.seq.0;
-            let log = self.compare(old, *progress)?;
+            let log = compare(old, *progress)?;
             self.logs.push(log);
         }
         Ok(torn)
     }
+}
 
-    fn compare(&self, mut log: LogTruth, found: Progress) -> Checked<LogTruth> {
-        let (site, origin) = (log.site, log.origin.clone());
-        let durable = log.at(log.durable());
-        if found.appended.seq < durable.seq {
-            return broken(
-                1,
-                format!("{site:?} restarts {origin} at {}, record {durable} was durable", found.appended),
-            );
-        }
-        if !log.holds(found.appended) {
-            return broken(
-                4,
-                format!("{site:?} restarts {origin} at {}, which is not on its line of history", found.appended),
-            );
-        }
-        if found.appended.seq.0 as usize > log.written {
-            return broken(4, format!("{site:?} restarts {origin} at {}, which was never written", found.appended));
-        }
-        if !log.holds(found.applied) || found.applied.seq > found.appended.seq {
-            return broken(
-                4,
-                format!("the image of {origin} at {site:?} is at {}, which its log does not hold", found.applied),
-            );
-        }
-        let len = found.appended.seq.0 as usize;
-        log.line.truncate(len);
-        log.written = len;
-        log.persisted = len;
-        log.flushed = found;
-        log.applied = found.applied.seq;
-        log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
-        Ok(log)
+/// What a log is after a restart, where the restart found what it had to.
+fn compare(mut log: LogTruth, found: Progress) -> Checked<LogTruth> {
+    let (site, origin) = (log.site, log.origin.clone());
+    let durable = log.at(log.durable());
+    if found.appended.seq < durable.seq {
+        return broken(1, format!("{site:?} restarts {origin} at {}, record {durable} was durable", found.appended));
     }
+    if !log.holds(found.appended) {
+        return broken(
+            4,
+            format!("{site:?} restarts {origin} at {}, which is not on its line of history", found.appended),
+        );
+    }
+    if found.appended.seq.0 as usize > log.written {
+        return broken(4, format!("{site:?} restarts {origin} at {}, which was never written", found.appended));
+    }
+    if !log.holds(found.applied) || found.applied.seq > found.appended.seq {
+        return broken(
+            4,
+            format!("the image of {origin} at {site:?} is at {}, which its log does not hold", found.applied),
+        );
+    }
+    let len = found.appended.seq.0 as usize;
+    log.line.truncate(len);
+    log.written = len;
+    log.persisted = len;
+    log.flushed = found;
+    log.applied = found.applied.seq;
+    log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
+    Ok(log)
 }

@@ -15,7 +15,7 @@ use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, broken};
 use crate::sim::scenario::{Order, Site, Step};
-use crate::sim::site::{Dying, Process, Worker, origin_of};
+use crate::sim::site::{Arrived, Dying, Process, Worker, origin_of};
 
 impl World {
     /// One step of the scenario.
@@ -36,21 +36,12 @@ impl World {
             }
             Step::Restart(site) => self.start(site),
             Step::Lose(site) => {
-                self.seen.note(Seen::SiteLost);
-                self.crash(site);
-                self.sites[site.index()].lost = true;
-                self.model.site_lost(site);
+                self.lose(site);
                 Ok(())
             }
             // A site that serves the origin alone has no copy elsewhere to begin anew from.
             Step::Renew(site) if self.is_promoted(site, &origin_of(Site::A)) => Ok(()),
-            Step::Renew(site) => {
-                self.seen.note(Seen::SiteRenewed);
-                self.crash(site);
-                self.sites[site.index()].renew();
-                self.model.renewed(site);
-                self.start(site)
-            }
+            Step::Renew(site) => self.renew(site),
             Step::Cut(site) => {
                 self.sites[site.index()].cut = true;
                 Ok(())
@@ -94,6 +85,23 @@ impl World {
             }
             Step::Order(site, order) => self.order(site, order),
         }
+    }
+
+    /// The site is gone for good.
+    fn lose(&mut self, site: Site) {
+        self.seen.note(Seen::SiteLost);
+        self.crash(site);
+        self.sites[site.index()].lost = true;
+        self.model.site_lost(site);
+    }
+
+    /// The site begins anew, with nothing.
+    fn renew(&mut self, site: Site) -> Checked {
+        self.seen.note(Seen::SiteRenewed);
+        self.crash(site);
+        self.sites[site.index()].renew();
+        self.model.renewed(site);
+        self.start(site)
     }
 
     /// An operator's command.
@@ -195,9 +203,9 @@ impl World {
             accepted: 0,
             stalled: false,
             waking: false,
-            inbox: Default::default(),
+            inbox: VecDeque::default(),
             effects_left: None,
-            arrived: Default::default(),
+            arrived: Arrived::default(),
             watched: None,
             adopting: false,
         });

@@ -1,5 +1,7 @@
 //! What is kept of what happens: the trace that people read and two runs are compared by, and what the run has covered.
 
+use std::fmt::Write;
+
 use lockstep_mirror::client::Role;
 use lockstep_mirror::event::{Effect, Event, Report};
 use lockstep_mirror::message::Message;
@@ -34,7 +36,7 @@ impl World {
         self.trace.note([self.now, site.index() as u64, kind, 1], |line| {
             // Most idles do nothing: what they do is seen by its effects.
             if kind != 0 {
-                line.push_str(&format!("{site:?} <- {}", describe::event(event)));
+                let _infallible = write!(line, "{site:?} <- {}", describe::event(event));
             }
         });
     }
@@ -62,7 +64,7 @@ impl World {
             Effect::Stop { .. } => 18,
         };
         self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
-            line.push_str(&format!("{site:?} -> {}", describe::effect(effect)));
+            let _infallible = write!(line, "{site:?} -> {}", describe::effect(effect));
         });
     }
 

@@ -1,6 +1,8 @@
 //! Pauses and power failures of a process at any moment: between two events, or between two of the things that one event
 //! makes its core ask for.
 
+use std::fmt::Write;
+
 use lockstep_mirror::event::Event;
 use lockstep_mirror::plan::AckLevel;
 use lockstep_mirror::status::{OriginStatus, StreamState};
@@ -68,7 +70,7 @@ impl World {
         }
         self.seen.note(Seen::CrashBetweenEffects);
         self.trace.note([self.now, site.index() as u64, 1, 6], |line| {
-            line.push_str(&format!("== the power of {site:?} fails between two effects"));
+            let _infallible = write!(line, "== the power of {site:?} fails between two effects");
         });
         self.crash(site);
         let delay = self.noise.below(400);
@@ -77,13 +79,13 @@ impl World {
     }
 
     /// Time is judged after what has arrived: a source whose mirror has acknowledged everything is not late.
-    pub(super) fn watch(&mut self, status: OriginStatus, idle: bool) -> Checked {
+    pub(super) fn watch(&mut self, status: &OriginStatus, idle: bool) -> Checked {
         let site = Site::A;
         let (now, ack, timeout_ms) = (self.now, self.model.ack_level(), self.link_timeout_ms);
         let Some(process) = self.process_mut(site) else { return Ok(()) };
         let arrived = process.arrived;
         let Some(before) = process.watched.replace(status.clone()) else { return Ok(()) };
-        self.cover_status(&before, &status);
+        self.cover_status(&before, status);
         let waited = matches!(before.state, StreamState::InSync | StreamState::Closing);
         let level = if ack == AckLevel::Received { arrived.received } else { arrived.persisted };
         let heard = arrived.at + timeout_ms > now && level >= status.last;

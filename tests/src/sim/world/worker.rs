@@ -69,19 +69,18 @@ impl World {
         worker.busy = false;
         let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
         let waiting = worker.engine.image().collect(Seq::ZERO, 0);
-        let done = match worker.queue.front().filter(|_| !step) {
-            None => worker.engine.step(),
-            Some(_) => {
-                let Some(effect) = worker.queue.pop_front() else { return Ok(()) };
-                if let Effect::Flush { .. } = effect {
-                    self.flush(site, index);
-                    self.worker_goes(site, index);
-                    return Ok(());
-                }
-                let effect = self.before_work(site, effect)?;
-                let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-                process.workers[index].engine.carry_out(effect)
+        let next = if step { None } else { worker.queue.pop_front() };
+        let done = if let Some(effect) = next {
+            if let Effect::Flush { .. } = effect {
+                self.flush(site, index);
+                self.worker_goes(site, index);
+                return Ok(());
             }
+            let effect = self.before_work(site, effect)?;
+            let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+            process.workers[index].engine.carry_out(effect)
+        } else {
+            worker.engine.step()
         };
         let event = done.map_err(|error| Violation {
             rule: 4,

@@ -1,0 +1,126 @@
+//! Records to the destination and its acks back: sending within the credit, catching up, closing, in sync. Called by
+//! the stream, and by the source and the log whenever there is more to send or a mark is stored.
+//!
+//! Always true: writes wait for the destination from closing on, and in sync is said when its mark is durable.
+
+use lockstep_storage::record::Record;
+
+use crate::event::{Connection, Effect};
+use crate::message::{Ack, Append, Message};
+use crate::node::Context;
+use crate::node::log::{After, Log};
+use crate::plan::Policy;
+use crate::status::StreamState;
+
+impl Log {
+    pub(super) fn on_ack(&mut self, ack: Ack, cx: &mut Context) {
+        let last = self.last.seq;
+        let Some(stream) = self.stream() else { return };
+        if ack.persisted > last || ack.received > last {
+            return self.protocol_error("an ack of a record that was never made", cx);
+        }
+        let peer = &mut stream.peer;
+        peer.received = peer.received.max(ack.received);
+        peer.persisted = peer.persisted.max(ack.persisted);
+        peer.applied = peer.applied.max(ack.applied);
+        stream.credit = stream.credit.max(ack.credit);
+        let level = stream.peer_level();
+        stream.unacked.pop(level);
+        self.commit(cx);
+        self.pump(cx);
+        self.converge(cx);
+    }
+
+    /// Catching up, closing, in sync: goes on as far as the destination is.
+    pub(in crate::node) fn converge(&mut self, cx: &mut Context) {
+        let last = self.last.seq;
+        let now_ms = cx.now.mono_ms;
+        let Some(stream) = self.stream() else { return };
+        if !stream.is_linked() || stream.degrading {
+            return;
+        }
+        if stream.plan.policy == Policy::Async {
+            let state = if stream.peer.persisted >= last { StreamState::InSync } else { StreamState::CatchingUp };
+            stream.set(state, "async".into());
+            return;
+        }
+        if stream.state == StreamState::CatchingUp && stream.sent == last {
+            stream.alone = false;
+            stream.closing_at = last;
+            stream.unacked.restart(now_ms);
+            stream.set(StreamState::Closing, "writes wait for the mirror again".into());
+        }
+        if stream.state == StreamState::InSync && stream.untold && stream.peer.persisted >= stream.closing_at {
+            stream.untold = false;
+            if let Some(connection) = stream.up() {
+                self.send(connection, Message::SetInSync(true), cx);
+            }
+            return;
+        }
+        if stream.state == StreamState::Closing && stream.peer.persisted >= stream.closing_at {
+            let waiting = self.after.iter().any(|(_, what)| *what == After::InSync);
+            if !waiting {
+                let version = cx.store.change(&self.origin, |entry| entry.in_sync = true);
+                self.when_stored(version, After::InSync);
+            }
+        }
+    }
+
+    pub(in crate::node) fn in_sync(&mut self, cx: &mut Context) {
+        let marked = cx.store.entry(&self.origin).in_sync;
+        let Some(stream) = self.stream() else { return };
+        if stream.state != StreamState::Closing || stream.degrading || !marked {
+            return;
+        }
+        stream.set(StreamState::InSync, "the mirror has every committed record".into());
+        stream.untold = false;
+        let connection = stream.up();
+        cx.note(&self.origin.clone(), "in sync");
+        if let Some(connection) = connection {
+            self.send(connection, Message::SetInSync(true), cx);
+        }
+        self.source().points.due(cx.now);
+    }
+
+    /// Sends what the credit allows; reads back what is not in memory.
+    pub(in crate::node) fn pump(&mut self, cx: &mut Context) {
+        let (persisted, committed, origin) = (self.persisted, self.committed, self.origin.clone());
+        let now_ms = cx.now.mono_ms;
+        let Some(stream) = self.stream() else { return };
+        let Some(connection) = stream.up() else { return };
+        loop {
+            let records = stream.next_message();
+            if records.is_empty() {
+                break;
+            }
+            stream.last_sent_ms = now_ms;
+            let message = Message::Append(Append { committed, persisted, records });
+            cx.emit(Effect::Send { origin: origin.clone(), connection, message });
+        }
+        let in_memory = stream.window.front().is_some_and(|r| r.header.seq == stream.sent.next());
+        let room = stream.credit.saturating_sub(stream.sent_bytes);
+        if !in_memory && !stream.fetching && room > 0 && stream.sent < persisted {
+            stream.fetching = true;
+            let most = stream.limits.message_len_max;
+            let bytes_max = most.min(usize::try_from(room).unwrap_or(most));
+            cx.emit(Effect::Fetch { origin, connection, from: stream.sent.next(), bytes_max });
+        }
+    }
+
+    /// Records were read back: they are sent.
+    pub(in crate::node) fn stream_fetched(&mut self, connection: Connection, records: Vec<Record>, cx: &mut Context) {
+        let Some(stream) = self.stream() else { return };
+        if stream.up() != Some(connection) {
+            return;
+        }
+        stream.fetching = false;
+        for record in records.into_iter().rev() {
+            if record.header.seq > stream.sent {
+                stream.window_bytes += record.len();
+                stream.window.push_front(record);
+            }
+        }
+        self.pump(cx);
+        self.converge(cx);
+    }
+}

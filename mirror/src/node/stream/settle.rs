@@ -1,0 +1,173 @@
+//! What follows a Hello: how the two histories stand to each other, what the source takes over from its destination,
+//! and why a destination is not linked. Called by the stream with what its destination says, and by the source when
+//! records that it took over are persisted.
+//!
+//! Always true: no record is sent before both ends are known to hold one history.
+
+use lockstep_storage::id::Seq;
+use lockstep_storage::record::Record;
+use lockstep_storage::superblock::EpochEntry;
+
+use super::{Link, PeerMarks};
+use crate::message::{Message, Welcome};
+use crate::node::Context;
+use crate::node::epochs::{History, Relation, relation};
+use crate::node::log::Log;
+use crate::plan::Policy;
+use crate::status::StreamState;
+
+impl Log {
+    pub(super) fn refused(&mut self, reason: &str, epochs: &[EpochEntry], cx: &mut Context) {
+        let ours = self.epoch(cx);
+        if let Some(theirs) = epochs.last().map(|e| e.epoch)
+            && theirs > ours
+            && theirs.node != cx.node.node_id()
+        {
+            return self.depose(theirs, cx);
+        }
+        self.reject(StreamState::Refused, &format!("the mirror refused: {reason}"), cx);
+    }
+
+    /// The streams do not fit: keeps trying slowly, in a state that says why.
+    fn reject(&mut self, state: StreamState, reason: &str, cx: &mut Context) {
+        let origin = self.origin.clone();
+        self.drop_connection(reason, cx);
+        let Some(stream) = self.stream() else { return };
+        stream.attempts = stream.attempts.max(8);
+        // A restarted source that was in sync stays unsettled: it must not write before this is cleared up.
+        if stream.state == StreamState::Unsettled {
+            reason.clone_into(&mut stream.reason);
+        } else {
+            stream.set(state, reason.to_owned());
+        }
+        cx.note(&origin, format!("{reason}; trying again"));
+        self.connect(cx);
+    }
+
+    /// The destination has said what it has: from here on both ends hold one history, or the reason why not is known.
+    pub(super) fn settle(&mut self, welcome: &Welcome, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let ours = History { epochs: &entry.epochs, last: self.last };
+        let theirs = History { epochs: &welcome.epochs, last: welcome.last };
+        let found = relation(ours, cx.node.node_id(), theirs);
+        let committed = self.committed;
+        match found {
+            Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
+                let (has, from) = (welcome.last.seq, self.trimmed.next());
+                if let Some(stream) = self.stream() {
+                    // It has lost what it had acknowledged: nothing more is trimmed, nobody told that it has it.
+                    stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
+                }
+                let reason =
+                    format!("the mirror has records up to {has}, the backlog begins at {from}: it needs a baseline");
+                self.reject(StreamState::NeedsBaseline, &reason, cx);
+            }
+            Relation::Same | Relation::Behind(_) => {
+                if welcome.last.seq < committed && entry.in_sync {
+                    let text = format!("the mirror lost records after {}: it gets them again", welcome.last.seq);
+                    cx.note(&self.origin.clone(), text);
+                }
+                self.link_up(welcome.last.seq, welcome.credit, cx);
+            }
+            Relation::Ahead if self.source().fresh => {
+                self.protocol_error("the mirror claims records that this node never wrote", cx);
+            }
+            Relation::Ahead => {
+                let (after, last) = (self.last.seq, welcome.last);
+                let Some(stream) = self.stream() else { return };
+                let Some(connection) = stream.connection() else { return };
+                stream.adopting = Some(last);
+                stream.credit = welcome.credit;
+                cx.note(
+                    &self.origin.clone(),
+                    format!("adopting records {} to {} from the mirror", after.next(), last.seq),
+                );
+                self.send(connection, Message::Adopt { after }, cx);
+            }
+            Relation::Deposed(epoch) => self.depose(epoch, cx),
+            Relation::Diverged(common) => {
+                let reason = format!("the mirror went another way after record {common}: it needs a baseline");
+                self.reject(StreamState::NeedsBaseline, &reason, cx);
+            }
+            Relation::Unrelated => {
+                let (node, peer) = (cx.node.clone(), welcome.node.clone());
+                let reason = format!("{node} and {peer} hold unrelated histories of {}", self.origin);
+                self.reject(StreamState::Refused, &reason, cx);
+            }
+        }
+    }
+
+    /// Records that only the destination has: a client may have been answered for them.
+    pub(super) fn adopt(&mut self, records: Vec<Record>, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let history = History { epochs: &entry.epochs, last: self.last };
+        let mut parent = self.incoming.back().map_or(self.last, Record::position);
+        for record in &records {
+            let header = &record.header;
+            let follows = header.seq == parent.seq.next() && header.parent == parent.checksum;
+            if !follows || history.epoch_at(header.seq) != Some(header.epoch) {
+                return self.protocol_error("records to adopt do not follow", cx);
+            }
+            parent = record.position();
+        }
+        self.incoming.extend(records);
+    }
+
+    /// Adopted records are persisted; when all are, the ends are the same.
+    pub(in crate::node) fn adopted(&mut self, cx: &mut Context) {
+        let (persisted, last) = (self.persisted, self.last);
+        let Some(stream) = self.stream() else { return };
+        match stream.adopting {
+            Some(target) if persisted >= target.seq && last == target => {
+                stream.adopting = None;
+                let credit = stream.credit;
+                cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
+                self.link_up(persisted, credit, cx);
+            }
+            Some(target) if persisted >= target.seq => {
+                self.protocol_error("the adopted records are not those announced", cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Both ends hold one history, the destination up to `has`: sends the rest.
+    fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
+        if !self.source().fresh {
+            // The first Hello since the start: bodies that the process before left open are given up by a new epoch.
+            return self.raise(cx);
+        }
+        let in_sync = cx.store.entry(&self.origin).in_sync;
+        let now = cx.now;
+        let last = self.last.seq;
+        let Some(stream) = self.stream() else { return };
+        let Some(connection) = stream.connection() else { return };
+        stream.link = Link::Up(connection);
+        stream.attempts = 0;
+        stream.peer.received = has;
+        stream.peer.persisted = has;
+        stream.sent = has;
+        stream.sent_bytes = 0;
+        stream.credit = credit;
+        stream.last_sent_ms = now.mono_ms;
+        stream.unacked.pop(has);
+        let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
+        let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
+        if stream.state == StreamState::InSync && !stream.alone {
+            stream.untold = true;
+            stream.closing_at = last;
+        }
+        if !waits || stream.alone {
+            // With the in-sync mark durable nothing was ever answered alone: acks are waited for from now on.
+            let strict_mark = in_sync && stream.plan.policy != Policy::Async;
+            if strict_mark {
+                stream.alone = false;
+            }
+            stream.set(StreamState::CatchingUp, "the mirror gets what it lacks".into());
+        }
+        cx.note(&self.origin.clone(), text);
+        self.commit(cx);
+        self.pump(cx);
+        self.converge(cx);
+    }
+}
