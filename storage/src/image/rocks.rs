@@ -21,7 +21,7 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
-use self::body_files::BodyFiles;
+use self::body_files::{BodyFiles, Place};
 pub use self::options::{RocksOptions, RocksShared};
 use self::snapshot::OwnedSnapshot;
 use self::space::{Era, Space, dropped_key, file_key};
@@ -42,7 +42,9 @@ struct Store {
     /// The family that the bookkeeping of the body files lies in.
     space_name: String,
     files: BodyFiles,
-    /// Held by every commit that changes bodies.
+    /// Held by every commit that changes bodies, and by what frees them. It is held over I/O, so no reader takes it.
+    committing: Mutex<()>,
+    /// Held for moments only: every reader takes it.
     space: Mutex<Space>,
 }
 
@@ -77,6 +79,10 @@ impl Store {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, batch: WriteBatch) -> Result<(), ImageError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
@@ -84,25 +90,36 @@ impl Store {
     }
 
     /// Frees what commits up to `durable` dropped and no snapshot sees any more. A crash on the way leaves it to be done
-    /// again.
+    /// again, and so does a device that says no.
     fn reclaim(&self, durable: u64) -> Result<(), ImageError> {
-        let mut space = self.space();
-        let free = space.take_free(durable);
+        let _committing = self.committing();
+        let free = self.space().take_free(durable);
         if free.is_empty() {
             return Ok(());
         }
+        let freed = self.free(&free);
+        if freed.is_err() {
+            self.space().give_back(free);
+        }
+        freed
+    }
+
+    fn free(&self, places: &[Place]) -> Result<(), ImageError> {
         let family = self.named(&self.space_name)?;
         let mut batch = WriteBatch::default();
-        for place in &free {
+        for place in places {
             self.files.punch(*place)?;
             batch.delete_cf(family, dropped_key(*place));
         }
-        let active = self.files.active().map(|(number, _)| number);
-        for number in space.freed(&free, active) {
-            self.files.remove(number)?;
-            batch.delete_cf(family, file_key(number));
+        let active = self.files.end().map(|(number, _)| number);
+        let empty = self.space().emptied_by(places, active);
+        for number in &empty {
+            self.files.remove(*number)?;
+            batch.delete_cf(family, file_key(*number));
         }
-        self.write(batch)
+        self.write(batch)?;
+        self.space().freed(places, &empty);
+        Ok(())
     }
 }
 
@@ -147,7 +164,8 @@ impl RocksEngine {
         let space = load_space(&db, &space_name)?;
         let used = space.files.iter().map(|(number, usage)| (*number, usage.used)).collect();
         let files = BodyFiles::open(&options.dir, direct_io, &used)?;
-        let store = Arc::new(Store { db, names, space_name, files, space: Mutex::new(space) });
+        let store =
+            Arc::new(Store { db, names, space_name, files, committing: Mutex::default(), space: Mutex::new(space) });
         store.reclaim(0)?;
         Ok(Self { store })
     }
@@ -322,5 +340,42 @@ impl Cursor for RocksCursor<'_> {
             Some(item) => Ok(Some(item)),
             None => self.iterator.status().map(|()| None).map_err(|e| error(&e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn engine(dir: &Path) -> Arc<RocksEngine> {
+        let origin = Origin::new("site-a").expect("a name");
+        let options = RocksOptions::new(dir, origin, RocksShared::new(16 << 20, 64 << 20));
+        Arc::new(RocksEngine::open(&options).expect("opens"))
+    }
+
+    #[test]
+    fn a_flush_makes_the_bytes_of_chunks_durable_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        engine.commit(vec![Change::Put(Family::Body, vec![1], vec![7; 9_000].into())]).expect("commits");
+        assert!(!engine.store.files.is_synced());
+        engine.flush().expect("flushes");
+        assert!(engine.store.files.is_synced(), "its place is durable, so its bytes must be");
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_a_commit_that_is_at_the_device() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        let committing = engine.store.committing();
+        let (sender, seen) = channel();
+        let reader = Arc::clone(&engine);
+        let thread = std::thread::spawn(move || sender.send((reader.snapshot(), reader.figures())).is_ok());
+        assert!(seen.recv_timeout(Duration::from_secs(20)).is_ok(), "a snapshot, while a commit is under way");
+        drop(committing);
+        assert!(thread.join().expect("no panic"));
     }
 }

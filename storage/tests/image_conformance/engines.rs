@@ -343,3 +343,26 @@ fn what_was_dropped_before_a_crash_is_freed_after_it_and_an_empty_file_goes() {
     assert_eq!(body_files(copy.path()), Vec::<std::path::PathBuf>::new());
     assert!(after.view().chunk(extent.body.into(), 0).is_err());
 }
+
+#[test]
+fn what_the_device_would_not_free_is_freed_at_the_next_flush() {
+    let dir = TempDir::new().expect("a directory");
+    let image = open(dir.path()).expect("opens");
+    let mut history = History::default();
+    let (mut records, extent) = history.body(&[&vec![7; 1 << 20]]);
+    records.push(history.record(super::bed::abandon(extent), b""));
+    let last = image.append(&records).expect("appends").seq;
+    image.apply(last, 99).expect("applies");
+    image.flush().expect("flushes");
+    let before = disk_bytes(dir.path());
+    image.collect(last, 99).expect("collects");
+    // A directory in the place of the file cannot be opened for writing.
+    let (file, aside) = (body_files(dir.path()).remove(0), dir.path().join("aside"));
+    fs::rename(&file, &aside).expect("renames");
+    fs::create_dir(&file).expect("makes a directory");
+    assert!(image.flush().is_err(), "nothing can be freed");
+    fs::remove_dir(&file).expect("removes");
+    fs::rename(&aside, &file).expect("renames");
+    image.flush().expect("flushes");
+    assert!(disk_bytes(dir.path()) + (1 << 20) <= before, "its blocks are free, without a restart");
+}

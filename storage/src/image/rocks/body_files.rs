@@ -1,8 +1,8 @@
 //! The files that chunks of bodies lie in, beside RocksDB: written once, past the page cache, never moved, and given back
 //! to the file system by punching holes. RocksDB knows of each chunk only its [`Place`].
 //!
-//! Always true: what was appended before [`BodyFiles::sync`] began is durable when it returns; and a place is never used
-//! twice, so freeing one twice does no harm. A place that RocksDB made durable by itself, before a sync, may be found
+//! Always true: what was appended before [`BodyFiles::sync`] began is durable when it returns; and a place that
+//! anything has ever referred to is never used again, so freeing one twice does no harm. A place that RocksDB made durable by itself, before a sync, may be found
 //! without its bytes after a power loss: recovery puts them back from the NVRAM, which has them until the next flush.
 
 use std::collections::BTreeMap;
@@ -80,6 +80,8 @@ struct Writer {
     full: Vec<File>,
     next_number: u64,
     staging: Aligned,
+    /// Something was appended since the last sync began.
+    unsynced: bool,
 }
 
 /// All body files of an engine.
@@ -119,7 +121,7 @@ impl BodyFiles {
             done.map_err(|e| failed("tidy up", &path, &e))?;
         }
         let (next_number, staging) = (highest + 1, Aligned::new(STAGING_LEN));
-        let writer = Mutex::new(Writer { active: None, full: Vec::new(), next_number, staging });
+        let writer = Mutex::new(Writer { active: None, full: Vec::new(), next_number, staging, unsynced: false });
         Ok(Self { dir: dir.to_owned(), direct_io, writer, syncing: Mutex::default(), open: Mutex::default() })
     }
 
@@ -130,6 +132,7 @@ impl BodyFiles {
     /// Writes values; says where each lies.
     pub(super) fn append(&self, values: &[Bytes]) -> Result<Vec<Place>, ImageError> {
         let mut writer = lock(&self.writer);
+        writer.unsynced |= !values.is_empty();
         let mut places = Vec::with_capacity(values.len());
         let mut rest = values;
         while !rest.is_empty() {
@@ -188,18 +191,29 @@ impl BodyFiles {
         Ok(file)
     }
 
+    /// Is everything that was appended durable, or about to be?
+    #[cfg(test)]
+    pub(super) fn is_synced(&self) -> bool {
+        !lock(&self.writer).unsynced
+    }
+
     /// Makes durable what was appended before.
     pub(super) fn sync(&self) -> Result<(), ImageError> {
         let _one_at_a_time = lock(&self.syncing);
         let (full, active) = {
             let mut writer = lock(&self.writer);
+            if !std::mem::take(&mut writer.unsynced) {
+                return Ok(());
+            }
             let active = writer.active.as_ref().map(|active| active.file.try_clone()).transpose();
             (std::mem::take(&mut writer.full), active.map_err(|e| failed("sync", &self.dir, &e))?)
         };
         for file in full.iter().chain(&active) {
             // Whatever it says: what a failed sync left behind is not known, so it is not tried again (F13).
-            let failed = |e| ImageError::Engine(format!("sync a body file in {}: {e}", self.dir.display()));
-            file.sync_data().map_err(failed)?;
+            if let Err(e) = file.sync_data() {
+                lock(&self.writer).unsynced = true;
+                return Err(ImageError::Engine(format!("sync a body file in {}: {e}", self.dir.display())));
+            }
         }
         Ok(())
     }
@@ -237,9 +251,20 @@ impl BodyFiles {
         Ok(())
     }
 
-    /// Bytes used in the file that is being written, with its number.
-    pub(super) fn active(&self) -> Option<(u64, u64)> {
+    /// The file that is being written, and how many bytes of it are used.
+    pub(super) fn end(&self) -> Option<(u64, u64)> {
         lock(&self.writer).active.as_ref().map(|active| (active.number, active.end))
+    }
+
+    /// What was appended since the end was there is used again: nothing refers to it. What lies in an earlier file stays
+    /// until that is gone.
+    pub(super) fn rewind(&self, end: Option<(u64, u64)>) {
+        if let Some(active) = &mut lock(&self.writer).active {
+            match end {
+                Some((number, end)) if number == active.number => active.end = end,
+                _ => active.end = 0,
+            }
+        }
     }
 
     fn close(&self, writer: &mut Writer) -> Result<(), ImageError> {
@@ -338,4 +363,28 @@ fn number_of(path: &Path) -> Option<u64> {
 fn shorten(path: &Path, used: u64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     if file.metadata()?.len() > used { file.set_len(used) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rewound_is_used_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = BodyFiles::open(dir.path(), false, &BTreeMap::new()).expect("opens");
+        let value = |byte: u8| [Bytes::from(vec![byte; 9_000])];
+        let nothing = files.end();
+        let refused = files.append(&value(1)).expect("appends");
+        files.rewind(nothing);
+        let kept = files.append(&value(2)).expect("appends");
+        assert_eq!(refused, kept, "the first place of the file");
+        let end = files.end();
+        let refused = files.append(&value(3)).expect("appends");
+        files.rewind(end);
+        let next = files.append(&value(4)).expect("appends");
+        assert_eq!(refused, next);
+        assert_eq!(files.read(kept[0]).expect("reads"), vec![2; 9_000], "what came before is left alone");
+        assert_eq!(files.read(next[0]).expect("reads"), vec![4; 9_000]);
+    }
 }

@@ -130,25 +130,64 @@ impl Space {
         free
     }
 
-    /// These are free. Returns the files of which nothing is left, but for the one that is being written.
-    pub(super) fn freed(&mut self, places: &[Place], active: Option<u64>) -> Vec<u64> {
+    /// These could not be freed: they are the first to be tried again.
+    pub(super) fn give_back(&mut self, places: Vec<Place>) {
+        self.waiting.push_front(Group { commit: 0, era: Arc::default(), places });
+    }
+
+    /// The files of which nothing is left when these are free, but for the one that is being written.
+    pub(super) fn emptied_by(&self, places: &[Place], active: Option<u64>) -> Vec<u64> {
+        let mut freed: BTreeMap<u64, u64> = BTreeMap::new();
+        for place in places {
+            *freed.entry(place.file).or_default() += 1;
+        }
+        let waits = |number: &u64| self.waits.get(number) > freed.get(number);
+        let empty = |(number, usage): (&u64, &Usage)| {
+            let left = usage.used > usage.dropped || waits(number) || Some(*number) == active;
+            (!left).then_some(*number)
+        };
+        self.files.iter().filter_map(empty).collect()
+    }
+
+    /// These are free, and these files are gone.
+    pub(super) fn freed(&mut self, places: &[Place], gone: &[u64]) {
         for place in places {
             if let Some(waits) = self.waits.get_mut(&place.file) {
                 *waits -= 1;
             }
         }
         self.waits.retain(|_, waits| *waits > 0);
-        let empty = |(number, usage): (&u64, &Usage)| {
-            let left = usage.used > usage.dropped || self.waits.contains_key(number) || Some(*number) == active;
-            (!left).then_some(*number)
-        };
-        let gone: Vec<u64> = self.files.iter().filter_map(empty).collect();
-        self.files.retain(|number, _| !gone.contains(number));
-        gone
+        for number in gone {
+            self.files.remove(number);
+        }
     }
 
     /// Bytes that something refers to.
     pub(super) fn live(&self) -> u64 {
         self.files.values().map(|usage| usage.used.saturating_sub(usage.dropped)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64) -> Place {
+        Place { file: 1, offset, len: 4096 }
+    }
+
+    #[test]
+    fn a_place_is_free_when_its_drop_is_durable_and_no_reader_is_older() {
+        let mut space = Space::default();
+        space.dropped(vec![place(0)]);
+        let durable = space.commits();
+        let reader = space.era();
+        space.dropped(vec![place(4096)]);
+        assert_eq!(space.take_free(durable), [place(0)], "the second drop may be lost in a crash");
+        assert_eq!(space.take_free(space.commits()), [], "a reader still sees it");
+        space.dropped(vec![place(8192)]);
+        assert_eq!(space.take_free(space.commits()), [], "he sees what was dropped after that too");
+        drop(reader);
+        assert_eq!(space.take_free(space.commits()), [place(4096), place(8192)]);
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rocksdb::WriteBatch;
 
 use super::body_files::Place;
-use super::space::{Space, Usage, dropped_key, file_key};
+use super::space::{Usage, dropped_key, file_key};
 use super::{Store, error};
 use crate::image::{Change, Family, ImageError};
 
@@ -64,7 +64,19 @@ fn add(store: &Store, batch: &mut WriteBatch, change: Change) -> Result<(), Imag
 
 /// Commits changes of which some concern bodies: chunks go to their files first.
 pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageError> {
-    let mut space = store.space();
+    let _committing = store.committing();
+    let before = store.files.end();
+    let committed = commit_alone(store, changes);
+    // A full device refuses the batch before anything of it is seen. Its chunks are written again at the next try: where
+    // those of each try stayed, the tries would take the space that is left.
+    if matches!(committed, Err(ImageError::NoSpace)) {
+        store.files.rewind(before);
+    }
+    committed
+}
+
+/// As [`commit`], while nobody else commits.
+fn commit_alone(store: &Store, changes: Vec<Change>) -> Result<(), ImageError> {
     let filed = |change: &Change| match change {
         Change::Put(Family::Body, _, value) if value.len() >= FILED_LEN_MIN => Some(value.clone()),
         _ => None,
@@ -84,7 +96,7 @@ pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageErr
                     None => [&[INLINE], &value[..]].concat(),
                 };
                 if let Some(place) = place {
-                    let usage = usage(&mut usages, &space, place.file);
+                    let usage = usage(&mut usages, store, place.file);
                     usage.used = usage.used.max(place.offset + place.space());
                 }
                 bodies.replace(&key, place)?;
@@ -105,20 +117,22 @@ pub(super) fn commit(store: &Store, changes: Vec<Change>) -> Result<(), ImageErr
     let family = store.named(&store.space_name)?;
     for place in &dropped {
         batch.put_cf(family, dropped_key(*place), b"");
-        usage(&mut usages, &space, place.file).dropped += place.space();
+        usage(&mut usages, store, place.file).dropped += place.space();
     }
     for (number, usage) in &usages {
         batch.put_cf(family, file_key(*number), usage.encode());
     }
     store.write(batch)?;
+    // A snapshot that was taken meanwhile counts as one from before the drop, whether it sees it or not.
+    let mut space = store.space();
     space.files.extend(usages);
     space.dropped(dropped);
     Ok(())
 }
 
 /// The figures of a file as this batch leaves them.
-fn usage<'a>(changed: &'a mut BTreeMap<u64, Usage>, space: &Space, file: u64) -> &'a mut Usage {
-    changed.entry(file).or_insert_with(|| space.files.get(&file).copied().unwrap_or_default())
+fn usage<'a>(changed: &'a mut BTreeMap<u64, Usage>, store: &Store, file: u64) -> &'a mut Usage {
+    changed.entry(file).or_insert_with(|| store.space().files.get(&file).copied().unwrap_or_default())
 }
 
 /// The places that a batch sets and drops.
