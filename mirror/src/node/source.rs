@@ -160,7 +160,13 @@ impl Log {
         }
         let epoch = self.epoch(cx).next(cx.node.node_id());
         let entry = EpochEntry::after(self.last, epoch);
-        let version = cx.store.change(&self.origin, |stored| push_epoch(&mut stored.epochs, entry));
+        let waits = |stream: &Stream| stream.plan.policy != Policy::Async;
+        let waits = self.source().stream.as_ref().is_none_or(waits);
+        let version = cx.store.change(&self.origin, |stored| {
+            push_epoch(&mut stored.epochs, entry);
+            // A mark of an earlier policy: under `async` it stops being true with the epoch's first answer.
+            stored.in_sync &= waits;
+        });
         self.drop_connection("a new epoch begins", cx);
         self.when_stored(version, After::Raised);
     }
@@ -301,6 +307,9 @@ impl Log {
     pub(super) fn commit(&mut self, cx: &mut Context) {
         let persisted = self.persisted;
         let source = self.source();
+        if source.fence {
+            return;
+        }
         let level = match &source.stream {
             Some(stream) if !stream.alone => persisted.min(stream.peer_level()),
             _ => persisted,

@@ -258,6 +258,8 @@ impl Log {
         let Some(stream) = self.stream() else { return };
         if let Some(connection) = stream.connection() {
             stream.hang_up();
+            // What was to be adopted and has no place yet comes again.
+            self.incoming.clear();
             self.close(connection, cx);
             self.link_gone(reason, cx);
         }
@@ -289,7 +291,8 @@ impl Log {
             policy: stream.plan.policy,
             ack: stream.plan.ack,
             link_timeout_ms: stream.plan.link_timeout.as_millis() as u64,
-            in_sync,
+            // Under `async` writes are answered without the mirror, whatever an earlier policy's mark says.
+            in_sync: in_sync && stream.plan.policy != Policy::Async,
         };
         self.send(connection, Message::Hello(hello), cx);
     }
@@ -311,6 +314,7 @@ impl Log {
             return;
         }
         stream.hang_up();
+        self.incoming.clear();
         self.link_gone(reason, cx);
         self.connect(cx);
     }

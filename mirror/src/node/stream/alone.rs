@@ -3,6 +3,7 @@
 //!
 //! Always true: under `sync` nothing is answered alone before the out-of-sync mark is durable.
 
+use crate::client::Role;
 use crate::event::{Effect, Ticket};
 use crate::message::Message;
 use crate::node::Context;
@@ -55,6 +56,9 @@ impl Log {
     }
 
     pub(in crate::node) fn alone(&mut self, cx: &mut Context) {
+        if self.role() == Role::Fenced {
+            return;
+        }
         let Some(stream) = self.stream() else { return };
         stream.degrading = false;
         stream.alone = true;

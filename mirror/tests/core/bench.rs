@@ -1,0 +1,254 @@
+//! A node whose devices and engines do what they are asked when the test says so, and whose peer the test plays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ticket};
+use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use lockstep_mirror::node::Node;
+use lockstep_mirror::plan::{NodePlan, OriginPlan, StreamPlan};
+use lockstep_mirror::start::{StartError, Started, region_len, start};
+use lockstep_mirror::worker::Worker;
+use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_storage::image::Image;
+use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::nvram::Nvram;
+use lockstep_storage::nvram::sim::SimNvram;
+use lockstep_storage::op::{Bucket, CreateBucket, Mutation};
+use lockstep_storage::record::{Draft, Place, Record};
+use lockstep_storage::superblock::EpochEntry;
+
+pub(crate) fn site(name: &str) -> Origin {
+    Origin::new(name).expect("a name")
+}
+
+pub(crate) fn create_bucket(bucket: &str) -> Draft {
+    let mutation = Mutation::CreateBucket(CreateBucket { bucket: bucket.into(), meta: Bucket::default() });
+    Draft::new(mutation, Bytes::new()).expect("small")
+}
+
+/// The record that creates a bucket and follows another one.
+pub(crate) fn follows(parent: Position, epoch: Epoch, bucket: &str) -> Record {
+    let (committed, persisted) = (parent.seq, parent.seq);
+    create_bucket(bucket).place(&Place { parent, epoch, committed, persisted, time_ms: 1 })
+}
+
+/// A run of records from `parent` on.
+pub(crate) fn run(parent: Position, epoch: Epoch, count: usize) -> Vec<Record> {
+    let mut parent = parent;
+    let next = |n: usize| {
+        let record = follows(parent, epoch, &format!("bucket-{}-{n}", epoch.counter));
+        parent = record.position();
+        record
+    };
+    (0..count).map(next).collect()
+}
+
+pub(crate) struct Bench {
+    plan: NodePlan,
+    nvram: SimNvram,
+    engines: BTreeMap<Origin, Arc<MemoryEngine>>,
+    node: Node,
+    workers: BTreeMap<Origin, Worker>,
+    /// The origin under test.
+    pub(crate) origin: Origin,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) now_ms: u64,
+    tickets: u64,
+}
+
+impl Bench {
+    /// The source of `site-a`, with what it asked for at its start.
+    pub(crate) fn source(stream: Option<StreamPlan>) -> (Self, Vec<Effect>) {
+        let own = OriginPlan { origin: site("site-a"), nvram_len: 1 << 20, stream };
+        Self::new("site-a", vec![own])
+    }
+
+    /// The destination of `site-a`.
+    pub(crate) fn destination() -> Self {
+        let plan = |name| OriginPlan { origin: site(name), nvram_len: 1 << 20, stream: None };
+        Self::new("site-b", vec![plan("site-b"), plan("site-a")]).0
+    }
+
+    fn new(node: &str, origins: Vec<OriginPlan>) -> (Self, Vec<Effect>) {
+        let plan = NodePlan { node: site(node), origins, bootstrap: Vec::new(), record_len_max: 8 << 10 };
+        let nvram = SimNvram::new(region_len(&plan));
+        Self::open(plan, nvram, BTreeMap::new()).unwrap_or_else(|error| panic!("a new node starts: {error}"))
+    }
+
+    fn open(
+        plan: NodePlan,
+        mut nvram: SimNvram,
+        mut engines: BTreeMap<Origin, Arc<MemoryEngine>>,
+    ) -> Result<(Self, Vec<Effect>), StartError> {
+        let mut open = |origin: &Origin, _| {
+            let engine = Arc::clone(engines.entry(origin.clone()).or_default());
+            Ok(Image::new(engine))
+        };
+        let Started { node, images, effects } = start(&mut nvram, &plan, 7, &mut open, Now::default())?;
+        let worker =
+            |(origin, image): (Origin, Image)| (origin.clone(), Worker::new(origin, image, Box::new(|_, _, _| Ok(()))));
+        let workers = images.into_iter().map(worker).collect();
+        let mut bench =
+            Self { plan, nvram, engines, node, workers, origin: site("site-a"), effects, now_ms: 1, tickets: 0 };
+        let left = bench.settle();
+        Ok((bench, left))
+    }
+
+    /// The power goes: what is not persisted and not flushed is lost. What a new process makes of the rest.
+    pub(crate) fn crash(self, change: impl FnOnce(&mut NodePlan)) -> Result<(Self, Vec<Effect>), StartError> {
+        let Self { mut plan, mut nvram, engines, .. } = self;
+        change(&mut plan);
+        nvram.crash(&mut || false);
+        let engines = engines.into_iter().map(|(origin, engine)| (origin, Arc::new(engine.crash(0)))).collect();
+        Self::open(plan, nvram, engines)
+    }
+
+    pub(crate) fn restart(self) -> (Self, Vec<Effect>) {
+        self.crash(|_| ()).unwrap_or_else(|error| panic!("a node starts again: {error}"))
+    }
+
+    pub(crate) fn image(&self) -> &Image {
+        self.workers[&self.origin].image()
+    }
+
+    pub(crate) fn handle(&mut self, event: Event) {
+        self.node.handle(event, Now { mono_ms: self.now_ms, wall_ms: self.now_ms }, &mut self.effects);
+    }
+
+    /// Carries out what the core asks of devices and engines, but for flushes and cuts, which are left to the test. Returns
+    /// these, and what it says to clients, operators, the link and the gateway.
+    pub(crate) fn settle(&mut self) -> Vec<Effect> {
+        let mut left = Vec::new();
+        for _ in 0..100 {
+            self.handle(Event::Idle);
+            let asked = std::mem::take(&mut self.effects);
+            for effect in asked {
+                match effect {
+                    Effect::Write { offset, pieces } => self.nvram.write(offset, &pieces).expect("in the region"),
+                    Effect::Persist { id } => {
+                        self.nvram.persist().expect("the device works");
+                        self.handle(Event::Persisted { id });
+                    }
+                    Effect::Append { ref origin, .. }
+                    | Effect::Apply { ref origin, .. }
+                    | Effect::Trim { ref origin, .. }
+                    | Effect::Collect { ref origin, .. }
+                    | Effect::Fetch { ref origin, .. } => {
+                        let origin = origin.clone();
+                        self.work(&origin, effect);
+                    }
+                    Effect::Placed { .. } | Effect::Note { .. } => {}
+                    said => left.push(said),
+                }
+            }
+        }
+        left
+    }
+
+    fn work(&mut self, origin: &Origin, effect: Effect) {
+        let worker = self.workers.get_mut(origin).expect("an origin of the node");
+        let mut events: Vec<Event> = worker.carry_out(effect).expect("the engine works").into_iter().collect();
+        // An apply that never ends is found by its number of steps.
+        for _ in 0..100 {
+            let Some(event) = worker.apply_step().expect("applies") else { break };
+            events.push(event);
+        }
+        events.into_iter().for_each(|event| self.handle(event));
+    }
+
+    /// Carries out the cuts among these, and says so to the core; how many there were.
+    pub(crate) fn cut(&mut self, asked: &[Effect]) -> usize {
+        let cuts: Vec<Effect> = asked.iter().filter(|effect| matches!(effect, Effect::Cut { .. })).cloned().collect();
+        let count = cuts.len();
+        let origin = self.origin.clone();
+        cuts.into_iter().for_each(|cut| self.work(&origin, cut));
+        count
+    }
+
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// Submits a write.
+    pub(crate) fn submit(&mut self, bucket: &str) -> Ticket {
+        let (ticket, origin) = (self.ticket(), self.origin.clone());
+        self.handle(Event::Submit { ticket, origin, draft: create_bucket(bucket), require: None });
+        ticket
+    }
+
+    /// A write, until it is answered; its seq, and what else was asked for meanwhile.
+    pub(crate) fn write(&mut self, bucket: &str) -> (Seq, Vec<Effect>) {
+        let ticket = self.submit(bucket);
+        let mut left = self.settle();
+        let at = left.iter().position(|effect| matches!(effect, Effect::Done { ticket: t, .. } if *t == ticket));
+        match at.map(|at| left.remove(at)) {
+            Some(Effect::Done { result: Ok(receipt), .. }) => (receipt.seq, left),
+            other => panic!("the write is not answered: {other:?}"),
+        }
+    }
+
+    /// An operator's command, until it is answered; the answer, and what else was asked for meanwhile.
+    pub(crate) fn command(&mut self, command: Command) -> (Option<Result<Report, String>>, Vec<Effect>) {
+        let asked = self.ticket();
+        self.handle(Event::Command { ticket: asked, command });
+        let left = self.settle();
+        (reply(&left, asked), left)
+    }
+
+    pub(crate) fn flushed(&mut self) -> Vec<Effect> {
+        let progress = self.image().flush().expect("flushes");
+        let origin = self.origin.clone();
+        self.handle(Event::Flushed { origin, progress });
+        self.settle()
+    }
+
+    /// The connection that the core asks for stands; its Hello.
+    pub(crate) fn connected(&mut self, asked: &[Effect]) -> (Connection, Hello) {
+        let connect = asked.iter().rev().find_map(|effect| match effect {
+            Effect::Connect { connection, .. } => Some(*connection),
+            _ => None,
+        });
+        let connection = connect.unwrap_or_else(|| panic!("no connection is asked for: {asked:?}"));
+        self.handle(Event::Connected { origin: self.origin.clone(), connection });
+        let left = self.settle();
+        let hello = left.into_iter().find_map(|effect| match effect {
+            Effect::Send { message: Message::Hello(hello), .. } => Some(hello),
+            _ => None,
+        });
+        (connection, hello.expect("a Hello"))
+    }
+
+    pub(crate) fn lose(&mut self, connection: Connection) {
+        let origin = self.origin.clone();
+        self.handle(Event::Disconnected { origin, connection, reason: "cut".into() });
+    }
+
+    pub(crate) fn receive(&mut self, connection: Connection, message: Message) {
+        let origin = self.origin.clone();
+        self.handle(Event::Received { origin, connection, message });
+    }
+
+    pub(crate) fn receive_records(&mut self, connection: Connection, records: Vec<Record>) {
+        let persisted = records.last().map(|record| record.header.seq).unwrap_or_default();
+        self.receive(connection, Message::Append(Append { committed: persisted, persisted, records }));
+    }
+
+    /// The mirror's welcome: it has everything up to `last`, of these epochs.
+    pub(crate) fn welcome(&mut self, connection: Connection, epochs: Vec<EpochEntry>, last: Position) {
+        let (version, credit) = (PROTOCOL_VERSION, 1 << 20);
+        let node = site("site-b");
+        let welcome = Welcome { version, node, incarnation: 9, connection: connection.0, epochs, last, credit };
+        self.receive(connection, Message::Welcome(welcome));
+    }
+}
+
+/// The answer to a command.
+pub(crate) fn reply(effects: &[Effect], asked: Ticket) -> Option<Result<Report, String>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reply { ticket, result } if *ticket == asked => Some(result.clone()),
+        _ => None,
+    })
+}

@@ -1,0 +1,173 @@
+//! The source's end: what an operator's command is answered by, what the destination is told, and what a source makes of what
+//! the destination says.
+
+use std::time::Duration;
+
+use lockstep_mirror::event::{Command, Connection, Effect, Event, Ticket};
+use lockstep_mirror::message::{Ack, Message};
+use lockstep_mirror::plan::{AckLevel, Policy, StreamPlan};
+use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::superblock::EpochEntry;
+
+use super::bench::{Bench, run, site};
+
+fn stream(policy: Policy) -> StreamPlan {
+    StreamPlan {
+        destination: site("site-b"),
+        url: "http://site-b:9002".into(),
+        policy,
+        ack: AckLevel::Durable,
+        link_timeout: Duration::from_secs(5),
+        sync_interval: Duration::from_secs(10),
+        backlog_limit: 1 << 30,
+    }
+}
+
+/// Without these, a flush is the only thing that is asked for.
+fn told(effects: Vec<Effect>) -> Vec<Effect> {
+    effects.into_iter().filter(|effect| !matches!(effect, Effect::Publish(_))).collect()
+}
+
+fn is_flush(effects: &[Effect]) -> bool {
+    matches!(effects, [Effect::Flush { .. }])
+}
+
+/// The ticket of the only reply, and the consistency point that it names.
+fn replied(effects: &[Effect]) -> (Ticket, String) {
+    let replies: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Reply { .. })).collect();
+    match replies[..] {
+        [Effect::Reply { ticket, result: Ok(report) }] => (*ticket, report.text.clone()),
+        _ => panic!("one good reply is expected: {effects:?}"),
+    }
+}
+
+#[test]
+fn a_sync_is_answered_by_a_point_that_holds_what_was_committed_before_it() {
+    let (mut bench, _) = Bench::source(None);
+    let (first_seq, _) = bench.write("first");
+    let first = bench.ticket();
+    bench.handle(Event::Command { ticket: first, command: Command::Sync });
+    assert!(is_flush(&told(bench.settle())), "the first point begins");
+    // While it is under way, a write is committed, and another operator asks for a point: it must hold that write.
+    let progress = bench.image().flush().expect("flushes");
+    let (second_seq, _) = bench.write("second");
+    let second = bench.ticket();
+    bench.handle(Event::Command { ticket: second, command: Command::Sync });
+    assert!(told(bench.settle()).is_empty(), "one point at a time");
+    let origin = bench.origin.clone();
+    bench.handle(Event::Flushed { origin, progress });
+    let answered = bench.settle();
+    assert_eq!(replied(&answered), (first, format!("consistency point at {first_seq}")));
+    assert!(answered.iter().any(|effect| matches!(effect, Effect::Flush { .. })), "the second point begins at once");
+    assert_eq!(replied(&bench.flushed()), (second, format!("consistency point at {second_seq}")));
+}
+
+/// Says that the destination is in sync, by this connection.
+fn tells_in_sync(effects: &[Effect], by: Connection) -> bool {
+    effects.iter().any(|effect| {
+        matches!(effect, Effect::Send { connection, message: Message::SetInSync(true), .. } if *connection == by)
+    })
+}
+
+#[test]
+fn a_destination_that_missed_that_it_is_in_sync_is_told_by_the_next_connection() {
+    let (mut bench, asked) = Bench::source(Some(stream(Policy::Sync)));
+    let (first, hello) = bench.connected(&asked);
+    bench.welcome(first, Vec::new(), Position::default());
+    bench.settle();
+    // The ack brings the source in sync. Its mark is under way to the device when the link is lost.
+    let seq = hello.last.seq;
+    bench.receive(first, Message::Ack(Ack { received: seq, persisted: seq, applied: Seq::ZERO, credit: 1 << 20 }));
+    let marking = bench.effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
+    assert!(marking, "the mark is stored before it is told");
+    bench.lose(first);
+    let left = bench.settle();
+    assert!(!tells_in_sync(&left, first), "nobody is there to be told");
+    let (second, hello) = bench.connected(&left);
+    assert!(hello.in_sync, "the mark stands at the source");
+    bench.welcome(second, hello.epochs, hello.last);
+    assert!(tells_in_sync(&bench.settle(), second), "a promote would be refused for want of a mark");
+}
+
+/// A source in sync with its mirror: the connection, its Hello, and the last record.
+fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
+    let (mut bench, asked) = Bench::source(Some(stream(policy)));
+    let (connection, hello) = bench.connected(&asked);
+    bench.welcome(connection, Vec::new(), Position::default());
+    bench.settle();
+    let seq = hello.last.seq;
+    bench.receive(connection, ack(seq));
+    assert!(tells_in_sync(&bench.settle(), connection));
+    (bench, connection, hello.epochs, hello.last)
+}
+
+fn ack(seq: Seq) -> Message {
+    Message::Ack(Ack { received: seq, persisted: seq, applied: Seq::ZERO, credit: 1 << 20 })
+}
+
+#[test]
+fn an_adoption_that_a_lost_link_interrupts_begins_anew() {
+    let (bench, _, _, _) = in_sync(Policy::Sync);
+    let (mut bench, asked) = bench.restart();
+    let (first, hello) = bench.connected(&asked);
+    let lost = run(hello.last, hello.epochs.last().expect("an epoch").epoch, 2);
+    let last = lost[1].position();
+    bench.welcome(first, hello.epochs.clone(), last);
+    bench.settle();
+    // The link is lost before what has come has its place.
+    bench.receive_records(first, lost[..1].to_vec());
+    bench.lose(first);
+    let asked = bench.settle();
+    let (second, hello) = bench.connected(&asked);
+    bench.welcome(second, hello.epochs.clone(), last);
+    bench.settle();
+    let missing = lost.into_iter().filter(|record| record.header.seq > hello.last.seq).collect();
+    bench.receive_records(second, missing);
+    let asked = bench.settle();
+    let (_, hello) = bench.connected(&asked);
+    let begun = hello.epochs.last().expect("an epoch");
+    assert_eq!(begun.first, last.seq.next(), "the mirror's records are here, and a new epoch begins after them");
+    assert_eq!(begun.parent, last.checksum);
+}
+
+#[test]
+fn under_async_no_mark_of_an_earlier_policy_stands() {
+    let (bench, ..) = in_sync(Policy::Sync);
+    let is_async = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Async));
+    let (mut bench, asked) = bench.crash(is_async).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let (connection, hello) = bench.connected(&asked);
+    assert!(!hello.in_sync, "from now on writes may be answered without the mirror");
+    bench.welcome(connection, hello.epochs.clone(), hello.last);
+    let asked = bench.settle();
+    let (connection, hello) = bench.connected(&asked);
+    bench.welcome(connection, hello.epochs.clone(), hello.last);
+    bench.settle();
+    bench.write("alone");
+    let is_sync = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Sync));
+    let (mut bench, asked) = bench.crash(is_sync).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let (_, hello) = bench.connected(&asked);
+    assert!(!hello.in_sync, "the mirror lacks a write that was answered");
+}
+
+#[test]
+fn a_source_that_is_deposed_while_it_degrades_applies_nothing_more() {
+    let (mut bench, connection, epochs, last) = in_sync(Policy::Sync);
+    bench.submit("tail");
+    bench.settle();
+    bench.now_ms += 5_000;
+    // The mirror speaks, but has no ack for the write: the out-of-sync mark is under way when the promote is heard of.
+    bench.receive(connection, ack(last.seq));
+    bench.handle(Event::Idle);
+    let marking = bench.effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
+    assert!(marking, "the mark is stored before anything is answered alone");
+    let promoted = EpochEntry::after(last, epochs[0].epoch.next_promoted(site("site-b").node_id()));
+    let epochs = epochs.into_iter().chain([promoted]).collect();
+    bench.receive(connection, Message::Refused { reason: "promoted".into(), epochs });
+    let left = bench.settle();
+    assert!(
+        left.iter().any(|effect| matches!(effect, Effect::Done { result: Err(_), .. })),
+        "its outcome is not known"
+    );
+    let applied = bench.image().progress().expect("reads").applied.seq;
+    assert!(applied <= last.seq, "record {applied} is nobody's history but this node's");
+}
