@@ -213,7 +213,7 @@ pub enum Effect {
         /// Up to which seq.
         through: Seq,
     },
-    /// Set every record after `last` aside in a file, durably, and cut it from the container; flush; then say
+    /// Flush, set every record after `last` aside in a file, durably, and cut it from the container; flush; then say
     /// [`Event::Cut`].
     Cut {
         /// Whose.
@@ -222,6 +222,8 @@ pub enum Effect {
         last: Position,
         /// Epoch of the records set aside, for the file's name.
         epoch: Epoch,
+        /// Highest generation that was used in the partition: recovery reads none of it any more.
+        generation: u64,
     },
     /// Read records back, then say [`Event::Fetched`].
     Fetch {

@@ -64,7 +64,8 @@ impl Worker {
                 let records = self.image.read_log(from, bytes_max)?;
                 return Ok(Some(Event::Fetched { origin, connection, records }));
             }
-            Effect::Cut { last, epoch, .. } => {
+            Effect::Cut { last, epoch, generation, .. } => {
+                self.image.flush()?;
                 let mut from = last.seq.next();
                 let end = self.image.progress()?.appended.seq;
                 while from <= end {
@@ -72,7 +73,7 @@ impl Worker {
                     (self.set_aside)(&origin, epoch, &records)?;
                     from = records.last().map_or(end, |r| r.header.seq).next();
                 }
-                self.image.cut(last)?;
+                self.image.cut(last, generation)?;
                 self.image.flush()?;
                 return Ok(Some(Event::Cut { origin, at: last }));
             }

@@ -3,5 +3,7 @@
 
 #[path = "core/bench.rs"]
 mod bench;
+#[path = "core/destination.rs"]
+mod destination;
 #[path = "core/source.rs"]
 mod source;

@@ -276,14 +276,23 @@ impl Image {
     }
 
     /// Removes every record after `last` from the container, with the chunks that they brought. Refused where one of
-    /// them is applied.
+    /// them is applied. `generation` is the highest that was used in the partition: its segments may hold what is cut, so
+    /// that recovery never reads them again. The caller has flushed: what they hold of the rest is durable here.
     ///
     /// # Errors
     /// [`ImageError::Applied`] when something after `last` is applied, [`ImageError::NotHere`] when the container has no
     /// such record, or engine errors.
-    pub fn cut(&self, last: Position) -> Result<(), ImageError> {
+    pub fn cut(&self, last: Position, generation: u64) -> Result<(), ImageError> {
         let _changing = self.changing();
-        apply::cut(self.engine.as_ref(), last)
+        apply::cut(self.engine.as_ref(), last, generation)
+    }
+
+    /// The generation that the last cut was told; 0 where nothing was ever cut.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn generation_floor(&self) -> Result<u64, ImageError> {
+        apply::generation_floor(self.engine.snapshot().as_ref())
     }
 
     /// Deletes bodies that nothing refers to and that were dropped by a record up to `through`: at most about `limit`

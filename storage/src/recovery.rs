@@ -63,6 +63,8 @@ pub fn recover(
     image: &Image,
 ) -> Result<Recovered, RecoveryError> {
     let segments = headers(nvram, origin, extent)?;
+    // A cut is durable with its floor, or not at all; the caller's may not have been stored any more.
+    let generation_floor = generation_floor.max(image.generation_floor()?);
     // A batch may have survived where its segment's header did not: each segment but the ones with a durable header may
     // hold one such generation more. A new use must not take the number of any of them.
     let highest = segments.last().map_or(0, |(header, _)| header.generation).max(generation_floor);

@@ -43,6 +43,8 @@ enum Gate {
 pub(super) struct Destination {
     connection: Option<Connection>,
     gate: Gate,
+    /// What diverged is being cut, for this connection or an earlier one: until that is done nothing else begins.
+    cutting: bool,
     hello: Option<Hello>,
     /// Ack as soon as a record is received: the source's default level.
     ack_received: bool,
@@ -65,6 +67,7 @@ impl Destination {
         Self {
             connection: None,
             gate: Gate::Shut,
+            cutting: false,
             hello: None,
             ack_received: false,
             source_persisted: Seq::ZERO,
@@ -94,6 +97,10 @@ impl Destination {
 
     pub(super) fn is_open(&self) -> bool {
         self.gate == Gate::Open
+    }
+
+    pub(super) fn is_cutting(&self) -> bool {
+        self.cutting
     }
 }
 
@@ -140,7 +147,7 @@ impl Log {
     }
 
     pub(super) fn on_inbound_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
-        let (now, persisted) = (cx.now, self.persisted);
+        let (now, persisted, trimmed) = (cx.now, self.persisted, self.trimmed);
         let destination = self.destination();
         if destination.connection != Some(connection) {
             return;
@@ -152,6 +159,13 @@ impl Log {
                 self.greet(cx);
             }
             Message::Append(append) if destination.is_open() => self.receive(append, cx),
+            Message::Adopt { after } if destination.is_open() && after < trimmed => {
+                let reason = format!("records after {after} are wanted, and those up to {trimmed} are trimmed here");
+                self.refuse_hello(
+                    &format!("{reason}: the source needs a baseline, which this version cannot send"),
+                    cx,
+                );
+            }
             Message::Adopt { after } if destination.is_open() && after <= persisted => {
                 destination.lending = Some(after);
                 self.lend_more(cx);
@@ -174,7 +188,7 @@ impl Log {
             return;
         }
         let destination = self.destination();
-        if destination.gate != Gate::Shut || destination.promotion.is_some() {
+        if destination.gate != Gate::Shut || destination.cutting || destination.promotion.is_some() {
             return;
         }
         let Some(hello) = destination.hello.clone() else { return };
@@ -184,7 +198,12 @@ impl Log {
         let entry = cx.store.entry(&self.origin);
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
-        match relation(theirs, hello.node.node_id(), ours) {
+        let found = relation(theirs, hello.node.node_id(), ours);
+        // Whatever comes of it: a source that went on alone has said so, and a promote must not say otherwise.
+        if !hello.in_sync && entry.in_sync && found != Relation::Unrelated {
+            cx.store.change(&self.origin, |entry| entry.in_sync = false);
+        }
+        match found {
             Relation::Same | Relation::Behind(_) | Relation::Ahead => self.take_over(&hello, cx),
             Relation::Diverged(common) if self.applied.seq <= common => self.cut(&hello, common, cx),
             Relation::Diverged(common) => {
@@ -235,7 +254,8 @@ impl Log {
         let version = cx.store.change(&self.origin, |entry| {
             entry.epochs.clone_from(&hello.epochs);
             entry.in_sync &= hello.in_sync;
-            entry.peer_strict = hello.policy == Policy::Strict;
+            // At level `received` a restart of this node may have lost what was answered: nothing is proved then.
+            entry.peer_strict = hello.policy == Policy::Strict && hello.ack != AckLevel::Received;
             entry.peer_link_timeout_ms = hello.link_timeout_ms;
         });
         self.when_stored(version, After::Welcome(connection));
@@ -248,7 +268,9 @@ impl Log {
         let Some(after) = after else {
             return self.refuse_hello("the epochs do not tell the common point", cx);
         };
-        self.destination().gate = Gate::Settling;
+        let destination = self.destination();
+        destination.gate = Gate::Settling;
+        destination.cutting = true;
         let epoch = before.map(|e| e.epoch).unwrap_or_default();
         let last = Position { epoch, seq: common, checksum: after.parent };
         cx.note(
@@ -260,7 +282,8 @@ impl Log {
                 hello.node
             ),
         );
-        cx.emit(Effect::Cut { origin: self.origin.clone(), last, epoch });
+        let generation = self.partition.generation();
+        cx.emit(Effect::Cut { origin: self.origin.clone(), last, epoch, generation });
     }
 
     /// The container ends at the common point, durably: the partition begins anew, and its old records are never read.
@@ -275,8 +298,12 @@ impl Log {
         self.flushed.appended = at;
         self.apply_asked = self.applied.seq;
         cx.store.change(&self.origin, |entry| entry.generation_floor = generation);
-        self.destination().gate = Gate::Shut;
+        self.recovered = self.recovered.min(at.seq);
+        let destination = self.destination();
+        destination.gate = Gate::Shut;
+        destination.cutting = false;
         self.greet(cx);
+        self.promote_progress(cx);
     }
 
     pub(super) fn welcome(&mut self, connection: Connection, cx: &mut Context) {

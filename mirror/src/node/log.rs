@@ -108,7 +108,7 @@ pub(super) struct Log {
     flush_again: bool,
     pub(super) trimmed: Seq,
     /// The last record that the start found: at a source a client may have been answered for any up to it.
-    recovered: Seq,
+    pub(super) recovered: Seq,
     /// Placed and not yet persisted.
     pub(super) pending: VecDeque<Record>,
     /// Received from the peer and not yet placed.

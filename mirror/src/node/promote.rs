@@ -80,6 +80,8 @@ impl Log {
         let drained = self.incoming.is_empty() && self.pending.is_empty();
         let (last, applied) = (self.last, self.applied.seq);
         let Side::Destination(destination) = &mut self.side else { return };
+        // A cut that is under way moves the last record: the new epoch begins after what is left.
+        let drained = drained && !destination.is_cutting();
         let Some(promotion) = &mut destination.promotion else { return };
         if !promotion.storing && drained {
             promotion.storing = true;

@@ -184,7 +184,7 @@ pub(super) fn trim(engine: &dyn Engine, through: Seq) -> Result<(), ImageError> 
 }
 
 /// As [`super::Image::cut`].
-pub(super) fn cut(engine: &dyn Engine, last: Position) -> Result<(), ImageError> {
+pub(super) fn cut(engine: &dyn Engine, last: Position, generation: u64) -> Result<(), ImageError> {
     let tables = engine.snapshot();
     let progress = progress(tables.as_ref())?;
     if last == progress.appended {
@@ -215,7 +215,14 @@ pub(super) fn cut(engine: &dyn Engine, last: Position) -> Result<(), ImageError>
         return Err(error);
     }
     changes.push(Change::Put(Family::Image, keys::APPENDED.to_vec(), keys::encode_position(last)));
+    changes.push(Change::Put(Family::Image, keys::GENERATION_FLOOR.to_vec(), keys::encode_seq(Seq(generation))));
     engine.commit(changes)
+}
+
+/// As [`super::Image::generation_floor`].
+pub(super) fn generation_floor(tables: &dyn Tables) -> Result<u64, ImageError> {
+    let floor = tables.get(Family::Image, keys::GENERATION_FLOOR)?;
+    Ok(floor.map(|value| keys::decode_seq(&value)).transpose()?.unwrap_or_default().0)
 }
 
 /// The chunk that a stored record brought, if it is a `Data` record.

@@ -49,6 +49,8 @@ pub const TRIMMED: &[u8] = &[MARK, b't'];
 pub const WAITING: &[u8] = &[MARK, b'w'];
 /// Nothing in the garbage queue is below this seq: a scan need not pass what was deleted before.
 pub const GARBAGE_FLOOR: &[u8] = &[MARK, b'f'];
+/// Segments of the NVRAM of this generation and below hold what was cut: they are never read again.
+pub const GENERATION_FLOOR: &[u8] = &[MARK, b'g'];
 
 /// Length of an upload id: 32 hex digits.
 pub const UPLOAD_ID_LEN: usize = 32;

@@ -291,16 +291,16 @@ pub(crate) fn what_is_not_applied_can_be_cut(mut bed: Bed) {
     bed.image.append(&[put]).expect("appends");
 
     let applied = bed.image.progress().expect("reads").applied;
-    let error = bed.image.cut(Position { seq: Seq(1), ..applied }).expect_err("applied");
+    let error = bed.image.cut(Position { seq: Seq(1), ..applied }, 1).expect_err("applied");
     assert!(matches!(error, ImageError::Applied { last: Seq(1), applied: Seq(2) }), "{error}");
-    let error = bed.image.cut(Position { checksum: 1, ..tail[0].position() }).expect_err("another record");
+    let error = bed.image.cut(Position { checksum: 1, ..tail[0].position() }, 1).expect_err("another record");
     assert!(matches!(error, ImageError::NotHere(_)), "{error}");
-    let error = bed.image.cut(Position { seq: Seq(77), ..applied }).expect_err("not there");
+    let error = bed.image.cut(Position { seq: Seq(77), ..applied }, 1).expect_err("not there");
     assert!(matches!(error, ImageError::NotHere(_)), "{error}");
 
-    bed.image.cut(tail[0].position()).expect("cuts");
+    bed.image.cut(tail[0].position(), 2).expect("cuts");
     assert_eq!(bed.chunks(), 2);
-    bed.image.cut(common.last).expect("cuts");
+    bed.image.cut(common.last, 3).expect("cuts");
     assert_eq!(bed.image.progress().expect("reads").appended, common.last);
     assert_eq!(bed.image.read_log(Seq(3), usize::MAX).expect("reads"), []);
     assert_eq!(bed.chunks(), 1);
