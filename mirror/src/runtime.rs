@@ -2,6 +2,7 @@
 //! flush worker. What is slow answers with an event; nothing but the core's thread touches the core.
 
 mod core;
+mod descriptors;
 mod engine;
 mod log_writer;
 
@@ -24,6 +25,7 @@ use lockstep_storage::record::Record;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use self::descriptors::connections_max;
 use crate::client::{BUDGET_UNIT, Client, Input, Shared};
 use crate::event::{Command, Connection, Now};
 use crate::link::{LinkHandle, LinkOptions};
@@ -101,6 +103,7 @@ impl Runtime {
         tokio: &tokio::runtime::Handle,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, OpenError> {
+        descriptors::raise();
         make_dir(&options.data_dir)?;
         let len = region_len(&options.plan);
         let mut nvram =

@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use lockstep_mirror::runtime::connections_max;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use super::patience::Patient;
 use super::{Gateway, service};
 
-/// Most connections at once; more wait in the kernel's queue.
+/// Most connections at once, where the process may open so many files; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Longest time for a connection's first bytes, for a request's head, for a connection to be idle, and for a client to
 /// take nothing of what it is sent.
@@ -43,10 +44,11 @@ const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 
 /// Serves until `shutdown` comes, then lets requests under way finish for a bounded time.
 pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl Future<Output = ()>) {
+    let places = connections_max(gateway.client.origins().len()).min(CONNECTIONS_MAX);
     let service = TowerToHyperService::new(service::router(gateway));
     let builder = builder();
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
