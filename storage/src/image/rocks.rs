@@ -367,6 +367,19 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_process_wrote_is_durable_after_the_first_flush() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let before = engine(dir.path());
+        before.commit(vec![Change::Put(Family::Body, vec![1], vec![7; 9_000].into())]).expect("commits");
+        // Its end makes the place durable, and says nothing about the bytes.
+        drop(before);
+        let engine = engine(dir.path());
+        assert!(!engine.store.files.is_synced(), "recovery finds the bytes, and still they may be lost");
+        engine.flush().expect("flushes");
+        assert!(engine.store.files.is_synced());
+    }
+
+    #[test]
     fn a_reader_does_not_wait_for_a_commit_that_is_at_the_device() {
         let dir = tempfile::tempdir().expect("a directory");
         let engine = engine(dir.path());

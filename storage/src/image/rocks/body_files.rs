@@ -1,9 +1,10 @@
 //! The files that chunks of bodies lie in, beside RocksDB: written once, past the page cache, never moved, and given back
 //! to the file system by punching holes. RocksDB knows of each chunk only its [`Place`].
 //!
-//! Always true: what was appended before [`BodyFiles::sync`] began is durable when it returns; and a place that
-//! anything has ever referred to is never used again, so freeing one twice does no harm. A place that RocksDB made durable by itself, before a sync, may be found
-//! without its bytes after a power loss: recovery puts them back from the NVRAM, which has them until the next flush.
+//! Always true: what was there before [`BodyFiles::sync`] began is durable when it returns, whoever wrote it; and a place
+//! that anything has ever referred to is never used again, so freeing one twice does no harm. A place that RocksDB made
+//! durable by itself, before a sync, may be found without its bytes after a power loss: recovery puts them back from the
+//! NVRAM, which has them until the next flush.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -80,7 +81,9 @@ struct Writer {
     full: Vec<File>,
     next_number: u64,
     staging: Aligned,
-    /// Something was appended since the last sync began.
+    /// Files of an earlier process: it may have ended before it synced them.
+    left: Vec<u64>,
+    /// Something may not be durable that was there when the last sync began.
     unsynced: bool,
 }
 
@@ -110,18 +113,23 @@ impl BodyFiles {
     /// and are removed, as is what lies behind the used bytes.
     pub(super) fn open(dir: &Path, direct_io: bool, known: &BTreeMap<u64, u64>) -> Result<Self, ImageError> {
         let mut highest = known.keys().next_back().copied().unwrap_or(0);
+        let mut left = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(|e| failed("read", dir, &e))? {
             let path = entry.map_err(|e| failed("read", dir, &e))?.path();
             let Some(number) = number_of(&path) else { continue };
             highest = highest.max(number);
             let done = match known.get(&number) {
                 None => std::fs::remove_file(&path),
-                Some(used) => shorten(&path, *used),
+                Some(used) => {
+                    left.push(number);
+                    shorten(&path, *used)
+                }
             };
             done.map_err(|e| failed("tidy up", &path, &e))?;
         }
         let (next_number, staging) = (highest + 1, Aligned::new(STAGING_LEN));
-        let writer = Mutex::new(Writer { active: None, full: Vec::new(), next_number, staging, unsynced: false });
+        let unsynced = !left.is_empty();
+        let writer = Mutex::new(Writer { active: None, full: Vec::new(), next_number, staging, left, unsynced });
         Ok(Self { dir: dir.to_owned(), direct_io, writer, syncing: Mutex::default(), open: Mutex::default() })
     }
 
@@ -200,22 +208,31 @@ impl BodyFiles {
     /// Makes durable what was appended before.
     pub(super) fn sync(&self) -> Result<(), ImageError> {
         let _one_at_a_time = lock(&self.syncing);
-        let (full, active) = {
+        let (left, full, active) = {
             let mut writer = lock(&self.writer);
             if !std::mem::take(&mut writer.unsynced) {
                 return Ok(());
             }
             let active = writer.active.as_ref().map(|active| active.file.try_clone()).transpose();
-            (std::mem::take(&mut writer.full), active.map_err(|e| failed("sync", &self.dir, &e))?)
+            let active = active.map_err(|e| failed("sync", &self.dir, &e))?;
+            (std::mem::take(&mut writer.left), std::mem::take(&mut writer.full), active)
         };
-        for file in full.iter().chain(&active) {
-            // Whatever it says: what a failed sync left behind is not known, so it is not tried again (F13).
-            if let Err(e) = file.sync_data() {
-                lock(&self.writer).unsynced = true;
-                return Err(ImageError::Engine(format!("sync a body file in {}: {e}", self.dir.display())));
+        for number in left {
+            match OpenOptions::new().write(true).open(self.path(number)).and_then(|file| file.sync_all()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.unsynced(&e)),
+                _ => {}
             }
         }
+        for file in full.iter().chain(&active) {
+            // Whatever it says: what a failed sync left behind is not known, so it is not tried again (F13).
+            file.sync_data().map_err(|e| self.unsynced(&e))?;
+        }
         Ok(())
+    }
+
+    fn unsynced(&self, error: &io::Error) -> ImageError {
+        lock(&self.writer).unsynced = true;
+        ImageError::Engine(format!("sync a body file in {}: {error}", self.dir.display()))
     }
 
     fn write(
