@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ticket};
 use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
-use lockstep_mirror::plan::{NodePlan, OriginPlan, StreamPlan};
+use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::start::{StartError, Started, region_len, start};
 use lockstep_mirror::worker::Worker;
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
@@ -72,7 +72,12 @@ impl Bench {
     }
 
     fn new(node: &str, origins: Vec<OriginPlan>) -> (Self, Vec<Effect>) {
-        let plan = NodePlan { node: site(node), origins, bootstrap: Vec::new(), record_len_max: 8 << 10 };
+        let plan = NodePlan {
+            node: site(node),
+            origins,
+            bootstrap: Vec::new(),
+            limits: Limits { record_len_max: 8 << 10, ..Limits::default() },
+        };
         let nvram = SimNvram::new(region_len(&plan));
         Self::open(plan, nvram, BTreeMap::new()).unwrap_or_else(|error| panic!("a new node starts: {error}"))
     }
@@ -87,8 +92,9 @@ impl Bench {
             Ok(Image::new(engine))
         };
         let Started { node, images, effects } = start(&mut nvram, &plan, 7, &mut open, Now::default())?;
-        let worker =
-            |(origin, image): (Origin, Image)| (origin.clone(), Worker::new(origin, image, Box::new(|_, _, _| Ok(()))));
+        let worker = |(origin, image): (Origin, Image)| {
+            (origin.clone(), Worker::new(origin, image, Limits::default(), Box::new(|_, _, _| Ok(()))))
+        };
         let workers = images.into_iter().map(worker).collect();
         let mut bench =
             Self { plan, nvram, engines, node, workers, origin: site("site-a"), effects, now_ms: 1, tickets: 0 };
@@ -152,10 +158,12 @@ impl Bench {
         let mut events: Vec<Event> = worker.carry_out(effect).expect("the engine works").into_iter().collect();
         // An apply that never ends is found by its number of steps.
         for _ in 0..100 {
-            let Some(event) = worker.apply_step().expect("applies") else { break };
+            let Some(event) = worker.step().expect("applies") else { break };
             events.push(event);
         }
-        events.into_iter().for_each(|event| self.handle(event));
+        for event in events {
+            self.handle(event);
+        }
     }
 
     /// Carries out the cuts among these, and says so to the core; how many there were.
@@ -163,7 +171,9 @@ impl Bench {
         let cuts: Vec<Effect> = asked.iter().filter(|effect| matches!(effect, Effect::Cut { .. })).cloned().collect();
         let count = cuts.len();
         let origin = self.origin.clone();
-        cuts.into_iter().for_each(|cut| self.work(&origin, cut));
+        for cut in cuts {
+            self.work(&origin, cut);
+        }
         count
     }
 

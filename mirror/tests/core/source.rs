@@ -111,30 +111,30 @@ fn an_adoption_that_a_lost_link_interrupts_begins_anew() {
     let (mut bench, asked) = bench.restart();
     let (first, hello) = bench.connected(&asked);
     let lost = run(hello.last, hello.epochs.last().expect("an epoch").epoch, 2);
-    let last = lost[1].position();
-    bench.welcome(first, hello.epochs.clone(), last);
+    let end = lost[1].position();
+    bench.welcome(first, hello.epochs.clone(), end);
     bench.settle();
     // The link is lost before what has come has its place.
     bench.receive_records(first, lost[..1].to_vec());
     bench.lose(first);
     let asked = bench.settle();
     let (second, hello) = bench.connected(&asked);
-    bench.welcome(second, hello.epochs.clone(), last);
+    bench.welcome(second, hello.epochs.clone(), end);
     bench.settle();
     let missing = lost.into_iter().filter(|record| record.header.seq > hello.last.seq).collect();
     bench.receive_records(second, missing);
     let asked = bench.settle();
     let (_, hello) = bench.connected(&asked);
     let begun = hello.epochs.last().expect("an epoch");
-    assert_eq!(begun.first, last.seq.next(), "the mirror's records are here, and a new epoch begins after them");
-    assert_eq!(begun.parent, last.checksum);
+    assert_eq!(begun.first, end.seq.next(), "the mirror's records are here, and a new epoch begins after them");
+    assert_eq!(begun.parent, end.checksum);
 }
 
 #[test]
 fn under_async_no_mark_of_an_earlier_policy_stands() {
     let (bench, ..) = in_sync(Policy::Sync);
-    let is_async = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Async));
-    let (mut bench, asked) = bench.crash(is_async).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let under_async = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Async));
+    let (mut bench, asked) = bench.crash(under_async).unwrap_or_else(|error| panic!("it starts again: {error}"));
     let (connection, hello) = bench.connected(&asked);
     assert!(!hello.in_sync, "from now on writes may be answered without the mirror");
     bench.welcome(connection, hello.epochs.clone(), hello.last);
@@ -143,8 +143,8 @@ fn under_async_no_mark_of_an_earlier_policy_stands() {
     bench.welcome(connection, hello.epochs.clone(), hello.last);
     bench.settle();
     bench.write("alone");
-    let is_sync = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Sync));
-    let (mut bench, asked) = bench.crash(is_sync).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let by_sync = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Sync));
+    let (mut bench, asked) = bench.crash(by_sync).unwrap_or_else(|error| panic!("it starts again: {error}"));
     let (_, hello) = bench.connected(&asked);
     assert!(!hello.in_sync, "the mirror lacks a write that was answered");
 }

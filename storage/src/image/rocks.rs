@@ -380,6 +380,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a reader that waits for ever must not hold up the test")]
     fn a_reader_does_not_wait_for_a_commit_that_is_at_the_device() {
         let dir = tempfile::tempdir().expect("a directory");
         let engine = engine(dir.path());
