@@ -39,3 +39,29 @@ fn everything_that_was_dropped_between_two_consistency_points_is_collected() {
           440 delete 0",
     );
 }
+
+/// A source that had to adopt records from its mirror let readers see its image before these were in it, and a copy was
+/// made of what an answered write had replaced.
+#[test]
+fn nobody_reads_a_source_before_it_holds_what_it_adopted() {
+    replay(
+        "noise 5768761697313679075 policy sync ack durable timeout 400 interval 5000
+             50 create-bucket 0
+             50 create-bucket 1
+             79 delete 0 at b
+             79 put 4 0 require durable
+            456 complete 0
+            457 copy 3 0
+            457 create-upload 0
+            460 slow-disk a
+            464 put 4 0
+            465 put 1 0
+            470 put 3 0
+            474 put 2 1
+            483 crash a
+            483 restart a
+            483 fast-disk a
+            483 order b sync
+            948 copy 4 1",
+    );
+}

@@ -158,6 +158,8 @@ impl Log {
         if std::mem::replace(&mut self.source().raising, true) {
             return;
         }
+        // What was to be adopted and did not come is no part of this history.
+        self.recovered = self.recovered.min(self.last.seq);
         let epoch = self.epoch(cx).next(cx.node.node_id());
         let entry = EpochEntry::after(self.last, epoch);
         let waits = |stream: &Stream| stream.plan.policy != Policy::Async;

@@ -82,6 +82,9 @@ impl Log {
                     &self.origin.clone(),
                     format!("adopting records {} to {} from the mirror", after.next(), last.seq),
                 );
+                // A client may have been answered for what is missing here: nobody reads the image until it holds that.
+                self.recovered = self.recovered.max(last.seq);
+                self.publish(cx);
                 self.send(connection, Message::Adopt { after }, cx);
             }
             Relation::Deposed(epoch) => self.depose(epoch, cx),
