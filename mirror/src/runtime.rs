@@ -252,7 +252,8 @@ fn set_aside(data_dir: &Path, origin: &Origin, epoch: Epoch, records: &[Record])
             file.write_all(&record.head)?;
             file.write_all(&record.payload)?;
         }
-        file.sync_all()
+        file.sync_all()?;
+        std::fs::File::open(data_dir)?.sync_all()
     };
     write().map_err(|e| engine_error(&path.display(), &e))
 }

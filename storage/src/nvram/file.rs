@@ -71,6 +71,9 @@ impl FileNvram {
                 return Err(NvramError::Layout(text));
             }
             region.zero(progress)?;
+            // The file's name must survive too.
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail("persist"))?;
         }
         Ok(region)
     }
