@@ -36,10 +36,21 @@ fn assert_clean(found: &Found) {
 fn fresh_seeds_keep_every_rule_and_meet_every_state() {
     let from = fresh_seed();
     say(&format!("simulator: {FRESH_SEEDS} seeds from {from}"));
-    let found = Campaign { from, count: FRESH_SEEDS, threads: THREADS, mistake: None, all: false }.run();
+    let run = |from| Campaign { from, count: FRESH_SEEDS, threads: THREADS, mistake: None, all: false }.run();
+    let found = run(from);
     say(&format!("{}simulator: {} clean, {:.0} seeds a minute", found.seen, found.clean, found.rate()));
     assert_clean(&found);
-    let missing = found.seen.missing();
+    let mut missing = found.seen.missing();
+    // The rarest states come some eight times in so many seeds: now and then one does not.
+    for again in 1..4 {
+        if missing.is_empty() {
+            return;
+        }
+        let more = run(from + again * FRESH_SEEDS);
+        assert_clean(&more);
+        let later = more.seen.missing();
+        missing.retain(|state| later.contains(state));
+    }
     assert!(missing.is_empty(), "no seed from {from} on met {missing:?}");
 }
 
