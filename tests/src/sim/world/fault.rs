@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_mirror::event::{Command, Effect, Event, Ticket};
-use lockstep_storage::image::Image;
+use lockstep_storage::image::{Change, Engine, Family, Image, keys};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::superblock::{PARTITIONS_AT, Superblock};
 
@@ -232,11 +232,16 @@ impl World {
     /// Mistakes that show at a restart are made to what it finds.
     fn tampered_restart(&mut self, site: Site) {
         let Some(mistake) = self.mistake else { return };
-        let nvram = &mut self.sites[site.index()].nvram;
-        let Ok(Some((mut superblock, counter))) = Superblock::load(nvram) else { return };
+        let Ok(Some((mut superblock, counter))) = Superblock::load(&mut self.sites[site.index()].nvram) else { return };
         for entry in &mut superblock.origins {
             match mistake {
-                Mistake::OldGenerationAccepted => entry.generation_floor = 0,
+                Mistake::OldGenerationAccepted => {
+                    entry.generation_floor = 0;
+                    // A cut stores it with what it cuts, too.
+                    let engine = self.sites[site.index()].engine(&entry.origin, entry.engine_generation);
+                    let forgotten = Change::Delete(Family::Image, keys::GENERATION_FLOOR.to_vec());
+                    let _works = engine.commit(vec![forgotten]).and_then(|()| engine.flush());
+                }
                 Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
                     entry.epochs.pop();
                 }
@@ -245,6 +250,7 @@ impl World {
         }
         let changed = matches!(mistake, Mistake::OldGenerationAccepted | Mistake::EpochKeptAfterRestart);
         if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
+            let nvram = &mut self.sites[site.index()].nvram;
             let _works = nvram.write(offset, &[bytes]).and_then(|()| nvram.persist());
         }
     }
