@@ -65,3 +65,17 @@ fn nobody_reads_a_source_before_it_holds_what_it_adopted() {
             948 copy 4 1",
     );
 }
+
+/// A source that answers alone had begun to adopt when its mirror went away: it refused readers until somebody wrote.
+#[test]
+fn a_source_that_answers_alone_can_be_read_when_an_adoption_is_cut_short() {
+    replay(
+        "noise 5974711599049461752 policy async ack durable timeout 1000 interval 300
+            263 part 1 2 1
+            309 put 3 2
+            310 crash a
+            352 restart a
+            358 cut a
+          10811 read a 3",
+    );
+}

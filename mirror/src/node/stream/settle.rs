@@ -78,13 +78,17 @@ impl Log {
                 let Some(connection) = stream.connection() else { return };
                 stream.adopting = Some(last);
                 stream.credit = welcome.credit;
+                let alone = stream.alone;
                 cx.note(
                     &self.origin.clone(),
                     format!("adopting records {} to {} from the mirror", after.next(), last.seq),
                 );
-                // A client may have been answered for what is missing here: nobody reads the image until it holds that.
-                self.recovered = self.recovered.max(last.seq);
-                self.publish(cx);
+                // A client may have been answered for what is missing here: nobody reads the image until it holds that. One
+                // that answers alone goes on without, if the mirror goes away before it has come.
+                if !alone {
+                    self.recovered = self.recovered.max(last.seq);
+                    self.publish(cx);
+                }
                 self.send(connection, Message::Adopt { after }, cx);
             }
             Relation::Deposed(epoch) => self.depose(epoch, cx),
@@ -124,6 +128,8 @@ impl Log {
             Some(target) if persisted >= target.seq && last == target => {
                 stream.adopting = None;
                 let credit = stream.credit;
+                self.recovered = self.recovered.max(persisted);
+                self.publish(cx);
                 cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
                 self.link_up(persisted, credit, cx);
             }

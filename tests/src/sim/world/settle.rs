@@ -37,6 +37,8 @@ impl World {
             self.start(site)?;
             if self.sites[site.index()].process.as_ref().is_some_and(|process| process.stalled) {
                 self.wake(site)?;
+                // It may hear only now of a device or an engine that failed before, and stop.
+                self.start(site)?;
             }
         }
         self.restart_the_stopping()?;
