@@ -85,7 +85,7 @@ impl Admin {
             .route("/promote", post(verbs::promote))
             .route("/pause", post(verbs::pause))
             .route("/resume", post(verbs::resume))
-            .route("/failback", post(verbs::not_in_this_version))
+            .route("/failback", post(verbs::failback))
             .route("/rebuild", post(verbs::not_in_this_version))
             .route("/verify", post(verify::verify))
             .route("/tail", post(verbs::not_in_this_version))

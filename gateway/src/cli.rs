@@ -60,6 +60,8 @@ pub enum Command {
     },
     /// Make a consistency point now and print its seq
     Sync {
+        /// Which origin [default: the node's own]
+        origin: Option<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -78,13 +80,16 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Planned return of an origin (not in this version)
+    /// Planned return, on the source: give the origin to its destination, which has everything
     Failback {
         /// Which origin
         origin: String,
         /// Only say what would happen
         #[arg(long)]
         dry_run: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Stop an origin's stream on purpose
     Pause {
@@ -183,7 +188,6 @@ fn dispatch(cli: Cli) -> Result<(), String> {
             effective::memory_table(&config).lines().for_each(|line| println!("#{line}"));
             Ok(())
         }
-        Command::Failback { .. } => missing("failback"),
         Command::Rebuild { .. } => missing("rebuild"),
         Command::Tail { .. } => missing("tail"),
         Command::Bench { .. } => missing("bench"),

@@ -98,6 +98,9 @@ pub struct OriginState {
     /// May it be read here? Not at a source that has restarted until everything that it found in its log, and that a client
     /// may have been answered for, is in its image.
     pub readable: bool,
+    /// Counts the times that records came into the log from the other end while this node was the source. No lock stood for
+    /// them: what was decided on a look at the image under an earlier number is void.
+    pub history: u64,
 }
 
 /// A write that has its place and is on its way.
@@ -154,6 +157,7 @@ pub(crate) struct Submission {
     pub(crate) origin: Origin,
     pub(crate) draft: Draft,
     pub(crate) require: Option<AckLevel>,
+    pub(crate) history: Option<u64>,
     /// For those who must know the place before the write is done.
     pub(crate) placed: Option<oneshot::Sender<Result<(Epoch, Seq), Refusal>>>,
     pub(crate) done: oneshot::Sender<Result<Receipt, Refusal>>,
@@ -233,19 +237,26 @@ impl Client {
     /// When it is refused: no effect.
     pub async fn submit(&self, origin: &Origin, draft: Draft, require: Option<AckLevel>) -> Result<Submitted, Refusal> {
         let (placed, place) = oneshot::channel();
-        let Written { done, .. } = self.hand_over(origin, draft, require, Some(placed)).await?;
+        let Written { done, .. } = self.hand_over(origin, draft, require, None, Some(placed)).await?;
         let (epoch, seq) = place.await.map_err(|_| gone())??;
         let done = done.ok_or_else(gone)?;
         Ok(Submitted { epoch, seq, done })
     }
 
-    /// Waits for memory and hands the draft to the core. Costs a writer who need not know the place one waking less than
+    /// Waits for memory and hands the draft to the core, decided on a look at the image that was taken when the origin's
+    /// state had this [`OriginState::history`]. Costs a writer who need not know the place one waking less than
     /// [`Client::submit`].
     ///
     /// # Errors
     /// When the node is stopping: no effect.
-    pub async fn write(&self, origin: &Origin, draft: Draft, require: Option<AckLevel>) -> Result<Written, Refusal> {
-        self.hand_over(origin, draft, require, None).await
+    pub async fn write(
+        &self,
+        origin: &Origin,
+        draft: Draft,
+        require: Option<AckLevel>,
+        history: u64,
+    ) -> Result<Written, Refusal> {
+        self.hand_over(origin, draft, require, Some(history), None).await
     }
 
     async fn hand_over(
@@ -253,14 +264,23 @@ impl Client {
         origin: &Origin,
         draft: Draft,
         require: Option<AckLevel>,
+        history: Option<u64>,
         placed: Option<oneshot::Sender<Result<(Epoch, Seq), Refusal>>>,
     ) -> Result<Written, Refusal> {
         let units = u32::try_from(draft.record_len().div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.shared.budget).acquire_many_owned(units).await.map_err(|_| gone())?;
         let (done_tx, done) = oneshot::channel();
         let (settled_tx, settled) = oneshot::channel();
-        let submission =
-            Submission { origin: origin.clone(), draft, require, placed, done: done_tx, settled: settled_tx, budget };
+        let submission = Submission {
+            origin: origin.clone(),
+            draft,
+            require,
+            history,
+            placed,
+            done: done_tx,
+            settled: settled_tx,
+            budget,
+        };
         self.shared.inbox.send(Input::Submit(submission)).map_err(|_| gone())?;
         Ok(Written { done: Some(done), settled })
     }

@@ -29,8 +29,11 @@ pub struct Now {
 /// What an operator asks of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// A consistency point now, of this node's own origin; answered when both ends have it.
-    Sync,
+    /// A consistency point now; answered when both ends have it.
+    Sync {
+        /// Which; none for this node's own.
+        origin: Option<Origin>,
+    },
     /// Take the origin.
     Promote {
         /// Which.
@@ -39,6 +42,13 @@ pub enum Command {
         dry_run: bool,
         /// Even where writes are known to be missing or may be.
         accept_loss: bool,
+    },
+    /// Give the origin to its destination, which has everything, and become the destination.
+    Failback {
+        /// Which.
+        origin: Origin,
+        /// Only say what would happen.
+        dry_run: bool,
     },
     /// Stop a stream on purpose.
     Pause {
@@ -69,6 +79,8 @@ pub enum Event {
         draft: Draft,
         /// The ack level that this request asks for, where it asks.
         require: Option<AckLevel>,
+        /// The origin's [`OriginState::history`] when the image was looked at to decide this; none where nothing was.
+        history: Option<u64>,
     },
     /// An operator's command.
     Command {

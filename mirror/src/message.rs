@@ -126,4 +126,9 @@ pub enum Message {
     SetInSync(bool),
     /// Destination: stored.
     InSyncStored(bool),
+    /// Source: you have every record of the origin, take it. This end has stored that it writes no more.
+    HandOver {
+        /// The last record that was ever made under this epoch.
+        last: Position,
+    },
 }

@@ -9,10 +9,12 @@
 //! - [`stream`]: the way to the destination; below it `settle`, from Hello to one history, `flow`, sending and acks,
 //!   and `alone`, out of sync, pause and resume.
 //! - [`destination`]: Hello, receipt, acks, apply on request.
-//! - [`point`]: consistency points; [`promote`]: failover; [`store`]: the superblock; [`epochs`]: common points.
+//! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`visit`]: a source that its
+//!   peer speaks to as a destination; [`store`]: the superblock; [`epochs`]: common points.
 
 mod destination;
 pub mod epochs;
+mod failback;
 mod log;
 mod point;
 mod promote;
@@ -20,6 +22,7 @@ mod report;
 mod source;
 mod store;
 mod stream;
+mod visit;
 
 use std::collections::VecDeque;
 
@@ -34,7 +37,7 @@ use self::log::{Log, Side};
 use self::source::Source;
 use self::store::Store;
 use crate::client::Refusal;
-use crate::event::{Command, Effect, Event, Now, Ticket};
+use crate::event::{Command, Effect, Event, Now, Report, Ticket};
 use crate::plan::{NodePlan, OriginPlan};
 
 /// A persist that was asked for, and what becomes durable with it.
@@ -83,6 +86,10 @@ impl Context<'_> {
         self.effects.push(Effect::Done { ticket, result: Err(refusal) });
     }
 
+    fn reply(&mut self, ticket: Ticket, report: Report) {
+        self.effects.push(Effect::Reply { ticket, result: Ok(report) });
+    }
+
     fn reply_error(&mut self, ticket: Ticket, sentence: impl Into<String>) {
         self.effects.push(Effect::Reply { ticket, result: Err(sentence.into()) });
     }
@@ -114,21 +121,21 @@ impl Node {
         let name = plan.node.clone();
         let mut logs = Vec::new();
         for (entry, recovered) in superblock.origins.iter().zip(recovered) {
-            let mut found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
-            if let Some(mirrored) = found.as_mut().filter(|p| p.origin != plan.node) {
-                // A promoted origin runs alone: the way back is not in this version.
-                mirrored.stream = None;
-            }
+            let found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
             let own = found.unwrap_or_else(|| OriginPlan {
                 origin: entry.origin.clone(),
                 nvram_len: entry.partition.segment_len * u64::from(entry.partition.segments),
                 stream: None,
             });
             let side = match entry.role {
-                StoredRole::Destination => Side::Destination(Box::new(Destination::new(now))),
-                role => Side::Source(Box::new(Source::open(&own, entry, role, recovered, plan.limits, now))),
+                role @ (StoredRole::Destination | StoredRole::Fenced) => {
+                    Side::Destination(Box::new(Destination::new(role == StoredRole::Fenced)))
+                }
+                StoredRole::Source | StoredRole::HandingOver => {
+                    Side::Source(Box::new(Source::open(&own, entry, recovered, plan.limits, now)))
+                }
             };
-            logs.push(Log::open(entry, recovered, side, plan.limits));
+            logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));
         }
         let store = Store::new(superblock, counter);
         let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
@@ -151,8 +158,9 @@ impl Node {
             Event::Command { ticket, command } => self.command(ticket, command, now, effects),
             Event::Batch => self.batch(now, effects),
             Event::Idle => self.idle(now, effects),
-            Event::Submit { ticket, origin, draft, require } => {
-                let known = self.with_log(&origin, now, effects, |log, cx| log.submit(ticket, draft, require, cx));
+            Event::Submit { ticket, origin, draft, require, history } => {
+                let submit = |log: &mut Log, cx: &mut Context| log.submit(ticket, draft, require, history, cx);
+                let known = self.with_log(&origin, now, effects, submit);
                 if !known {
                     let refusal = Refusal::Gone(format!("this node has no origin {origin}"));
                     effects.push(Effect::Done { ticket, result: Err(refusal) });
@@ -257,9 +265,11 @@ impl Node {
     fn command(&mut self, ticket: Ticket, command: Command, now: Now, effects: &mut Vec<Effect>) {
         let unknown = |origin: &Origin| format!("this node has no origin {origin}");
         match command {
-            Command::Sync => {
-                let own = self.name.clone();
-                self.on(&own, now, effects, |log, cx| log.sync(ticket, cx));
+            Command::Sync { origin } => {
+                let origin = origin.unwrap_or_else(|| self.name.clone());
+                if !self.with_log(&origin, now, effects, |log, cx| log.sync(ticket, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
             }
             Command::Shutdown => {
                 self.shutdown = Some(ticket);
@@ -268,6 +278,11 @@ impl Node {
             Command::Promote { origin, dry_run, accept_loss } => {
                 let act = |log: &mut Log, cx: &mut Context| log.promote(ticket, dry_run, accept_loss, cx);
                 if !self.with_log(&origin, now, effects, act) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Failback { origin, dry_run } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.failback(ticket, dry_run, cx)) {
                     effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
                 }
             }

@@ -1,7 +1,7 @@
 //! Start of a node: loads or makes the superblock, brings each origin's engine to the end of its log, and opens the core.
 //! The production runtime and the simulator start nodes by this one path.
 
-use lockstep_storage::id::{Origin, Seq};
+use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, ImageError};
 use lockstep_storage::nvram::{Nvram, NvramError};
 use lockstep_storage::partition::{Extent, SEGMENTS_DEFAULT};
@@ -122,6 +122,8 @@ fn add_origin(
         engine_generation: 1,
         paused: false,
         generation_floor: 0,
+        promoted: false,
+        fenced_by: Epoch::default(),
     });
     Ok(())
 }

@@ -30,6 +30,8 @@ pub enum StreamState {
     Refused,
     /// The peer was promoted: this node must not write.
     Fenced,
+    /// This node offers the origin to its peer and must not write.
+    HandingOver,
 }
 
 impl StreamState {
@@ -47,6 +49,7 @@ impl StreamState {
             Self::NeedsBaseline => "needs_baseline",
             Self::Refused => "refused",
             Self::Fenced => "fenced",
+            Self::HandingOver => "handing_over",
         }
     }
 }
@@ -70,6 +73,8 @@ pub struct OriginStatus {
     pub state: StreamState,
     /// Why it is in that state.
     pub reason: String,
+    /// At a source: writes are answered that only this node has.
+    pub alone: bool,
     /// The node at the other end, where there is one.
     pub peer: Option<Origin>,
     /// Policy, at a source with a mirror.

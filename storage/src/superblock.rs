@@ -61,6 +61,8 @@ pub enum StoredRole {
     Destination,
     /// Its peer took the origin: it must not write.
     Fenced,
+    /// It wrote the origin's records and offers the origin to its destination, which has all of them: it must not write.
+    HandingOver,
 }
 
 /// What is remembered of an origin.
@@ -86,6 +88,10 @@ pub struct OriginEntry {
     pub engine_generation: u64,
     /// The stream was paused on purpose.
     pub paused: bool,
+    /// At a source: it took the origin over and has not been in sync since: it answers alone, whatever the policy.
+    pub promoted: bool,
+    /// At a node that was the source: the epoch under which its peer took the origin. Whoever takes it next goes above.
+    pub fenced_by: Epoch,
     /// Segments of this generation and below are what a torn tail may have left: never read.
     pub generation_floor: u64,
 }
@@ -240,6 +246,12 @@ mod wire {
         paused: bool,
         #[prost(uint64, tag = "13")]
         generation_floor: u64,
+        #[prost(bool, tag = "14")]
+        promoted: bool,
+        #[prost(fixed64, tag = "15")]
+        fenced_by_counter: u64,
+        #[prost(fixed64, tag = "16")]
+        fenced_by_node: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -278,6 +290,7 @@ mod wire {
                     StoredRole::Source => 1,
                     StoredRole::Destination => 2,
                     StoredRole::Fenced => 3,
+                    StoredRole::HandingOver => 4,
                 },
                 epochs: o.epochs.iter().map(epoch).collect(),
                 in_sync: o.in_sync,
@@ -287,6 +300,9 @@ mod wire {
                 engine_generation: o.engine_generation,
                 paused: o.paused,
                 generation_floor: o.generation_floor,
+                promoted: o.promoted,
+                fenced_by_counter: o.fenced_by.counter,
+                fenced_by_node: o.fenced_by.node.0,
             }
         }
     }
@@ -316,6 +332,7 @@ mod wire {
                     1 => StoredRole::Source,
                     2 => StoredRole::Destination,
                     3 => StoredRole::Fenced,
+                    4 => StoredRole::HandingOver,
                     other => return Err(NvramError::Layout(format!("superblock: role {other} is not known"))),
                 },
                 epochs: o.epochs.into_iter().map(epoch).collect(),
@@ -326,6 +343,8 @@ mod wire {
                 engine_generation: o.engine_generation,
                 paused: o.paused,
                 generation_floor: o.generation_floor,
+                promoted: o.promoted,
+                fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },
             })
         }
     }

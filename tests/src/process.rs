@@ -4,10 +4,12 @@
 //! # Layout
 //! - [`proxy`]: the link, as something that can be cut, healed and delayed.
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
-//! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other.
+//! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
+//!   failover and return.
 //! - [`figures`]: what a round found.
 
 pub mod destination;
+pub mod failback;
 pub mod figures;
 pub mod link;
 pub mod proxy;
@@ -40,10 +42,12 @@ pub enum Kind {
     Cut,
     /// Kills and cuts one after the other.
     Storm,
+    /// The source is killed, its destination promoted; the source comes back as the destination, and gets the origin back.
+    Failback,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 8] = [
+pub const KINDS: [(&str, Kind); 9] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -52,6 +56,7 @@ pub const KINDS: [(&str, Kind); 8] = [
     ("out-of-sync", Kind::OutOfSync),
     ("cut", Kind::Cut),
     ("storm", Kind::Storm),
+    ("failback", Kind::Failback),
 ];
 
 impl fmt::Display for Kind {
@@ -84,5 +89,6 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::OutOfSync => source::killed_out_of_sync(options).await,
         Kind::Cut => link::cut(options).await,
         Kind::Storm => storm::storm(options).await,
+        Kind::Failback => failback::there_and_back(options).await,
     }
 }

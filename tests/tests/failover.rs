@@ -15,7 +15,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
     // Short where the round waits for it; elsewhere a device that stalls must not look like a lost link.
     let link_timeout = match kind {
         Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm => "500ms",
-        Kind::Promote | Kind::Source | Kind::Both | Kind::Alone => "10s",
+        Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback => "10s",
     };
     let options = Options {
         program: PathBuf::from(env!("CARGO_BIN_EXE_rounds")),
@@ -46,6 +46,16 @@ async fn a_killed_source_is_replaced_under_sync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_source_is_replaced_under_strict() {
     short(Kind::Promote, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_goes_to_its_destination_and_back_under_sync() {
+    short(Kind::Failback, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_goes_to_its_destination_and_back_under_strict() {
+    short(Kind::Failback, "strict").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

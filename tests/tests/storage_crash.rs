@@ -299,6 +299,8 @@ fn fresh_superblock(origin: &Origin, partition: Extent) -> Superblock {
         engine_generation: 0,
         paused: false,
         generation_floor: 0,
+        promoted: false,
+        fenced_by: Epoch::default(),
     };
     Superblock { node: origin.clone(), incarnation: 1, origins: vec![entry] }
 }

@@ -89,9 +89,9 @@ impl Wanted {
 fn takes_writes(origin: &OriginStatus) -> Result<(), String> {
     let refuses = match origin.role {
         Role::Source => match origin.state {
-            StreamState::Unsettled | StreamState::Fenced => true,
+            StreamState::Unsettled | StreamState::Fenced | StreamState::HandingOver => true,
             StreamState::Alone | StreamState::InSync | StreamState::Closing => false,
-            _ => origin.policy == Some(Policy::Strict),
+            _ => origin.policy == Some(Policy::Strict) && !origin.alone,
         },
         Role::Destination | Role::Fenced => true,
     };

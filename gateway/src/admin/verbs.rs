@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError, AdminResult, body_of, json};
 
+/// What `POST /v1/sync` takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncBody {
+    /// Which origin; the node's own where it is missing.
+    #[serde(default)]
+    pub origin: Option<String>,
+}
+
 /// What `POST /v1/promote` takes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +34,17 @@ pub struct PromoteBody {
     /// Even where writes may be missing.
     #[serde(default)]
     pub accept_loss: bool,
+}
+
+/// What `POST /v1/failback` takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailbackBody {
+    /// Which origin.
+    pub origin: String,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// What `POST /v1/pause` takes.
@@ -70,14 +90,21 @@ impl From<Report> for ReportView {
     }
 }
 
-pub(super) async fn sync(State(admin): State<Arc<Admin>>) -> AdminResult {
-    give(&admin, Command::Sync).await
+pub(super) async fn sync(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
+    let body: SyncBody = body_of(&body)?;
+    let origin = body.origin.as_deref().map(origin).transpose()?;
+    give(&admin, Command::Sync { origin }).await
 }
 
 pub(super) async fn promote(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
     let body: PromoteBody = body_of(&body)?;
     let origin = origin(&body.origin)?;
     give(&admin, Command::Promote { origin, dry_run: body.dry_run, accept_loss: body.accept_loss }).await
+}
+
+pub(super) async fn failback(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
+    let body: FailbackBody = body_of(&body)?;
+    give(&admin, Command::Failback { origin: origin(&body.origin)?, dry_run: body.dry_run }).await
 }
 
 pub(super) async fn pause(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {

@@ -12,7 +12,7 @@ use super::client::{AdminClient, read_token};
 use super::{Command, Target};
 use crate::admin::keys::{KeyView, UserView};
 use crate::admin::status::NodeView;
-use crate::admin::verbs::{PauseBody, PromoteBody, ReportView, ResumeBody};
+use crate::admin::verbs::{FailbackBody, PauseBody, PromoteBody, ReportView, ResumeBody, SyncBody};
 use crate::admin::verify::{DigestView, VerifyBody};
 
 /// `lockstep user ...`
@@ -128,10 +128,13 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
             let value = client.call(Method::GET, "/v1/status", None).await?;
             if json { Ok(pretty(&value)) } else { Ok(parsed::<NodeView>(value)?.text()) }
         }
-        Command::Sync { json } => report(client, "/v1/sync", json!({}), json).await,
+        Command::Sync { origin, json } => report(client, "/v1/sync", json!(SyncBody { origin }), json).await,
         Command::Promote { origin, dry_run, accept_loss, json } => {
             let body = json!(PromoteBody { origin, dry_run, accept_loss });
             report(client, "/v1/promote", body, json).await
+        }
+        Command::Failback { origin, dry_run, json } => {
+            report(client, "/v1/failback", json!(FailbackBody { origin, dry_run }), json).await
         }
         Command::Pause { origin } => report(client, "/v1/pause", json!(PauseBody { origin }), false).await,
         Command::Resume { origin, alone } => {

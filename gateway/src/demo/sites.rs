@@ -122,6 +122,14 @@ impl Site {
         Ok(())
     }
 
+    /// Starts it where it does not run.
+    ///
+    /// # Errors
+    /// As [`Site::start`].
+    pub fn start_again(&mut self) -> Result<(), String> {
+        if self.child.is_some() { Ok(()) } else { self.start() }
+    }
+
     /// SIGKILL: no chance to say goodbye. Says whether it was running until now.
     pub fn kill(&mut self) -> bool {
         let Some(mut child) = self.child.take() else { return false };
@@ -245,7 +253,11 @@ impl Pair {
             stream.policy, stream.link_timeout
         );
         self.a.configure(&secret, &to_b)?;
-        self.b.configure(&secret, "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\n")?;
+        let from_a = format!(
+            "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\nurl = \"http://{}\"\npolicy = \"{}\"\nlink_timeout = \"{}\"\n",
+            self.a.mirror, stream.policy, stream.link_timeout
+        );
+        self.b.configure(&secret, &from_a)?;
         self.b.start()?;
         self.a.start()?;
         self.a.wait_for("site-a", "in_sync", Duration::from_mins(1)).await.map(drop)

@@ -203,7 +203,11 @@ fn host(parts: &Parts) -> Result<&str, S3Error> {
 
 /// Between a restart and the moment when everything that was answered for is in the image again, an answer could be an old
 /// one: a key that is not there, an object as it was before.
-fn check_readable(state: &OriginState) -> Result<(), S3Error> {
+/// Refuses to look at an image that lacks what a client may have been answered for.
+///
+/// # Errors
+/// 503, to be tried again.
+pub(super) fn check_readable(state: &OriginState) -> Result<(), S3Error> {
     if state.readable {
         return Ok(());
     }

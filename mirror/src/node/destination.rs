@@ -7,7 +7,7 @@
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::partition::Partition;
 use lockstep_storage::record::Record;
-use lockstep_storage::superblock::{EpochEntry, StoredRole};
+use lockstep_storage::superblock::StoredRole;
 
 use super::Context;
 use super::epochs::{History, Relation, fault_of, relation};
@@ -19,7 +19,8 @@ use crate::plan::{AckLevel, Policy};
 /// What a promote waits for.
 #[derive(Debug)]
 pub(super) struct Promotion {
-    pub(super) ticket: Ticket,
+    /// The operator who asked; none where the source handed the origin over.
+    pub(super) ticket: Option<Ticket>,
     pub(super) verdict: &'static str,
     pub(super) text: String,
     /// The fence is being stored.
@@ -41,6 +42,8 @@ enum Gate {
 /// The destination's side of a log.
 #[derive(Debug)]
 pub(super) struct Destination {
+    /// It was the source until its peer took the origin, and has not been linked to it since.
+    pub(super) fenced: bool,
     connection: Option<Connection>,
     gate: Gate,
     /// What diverged is being cut, for this connection or an earlier one: until that is done nothing else begins.
@@ -54,7 +57,8 @@ pub(super) struct Destination {
     persisted_bytes: u64,
     /// The synchronization request under way: through where, and what the source had flushed.
     request: Option<(Seq, Seq)>,
-    lending: Option<Seq>,
+    /// The source has asked for records that it lost; it asks for more when it has these.
+    lending: bool,
     pub(super) unapplied: Ages,
     pub(super) promotion: Option<Promotion>,
     pub(super) last_contact: Option<Now>,
@@ -63,8 +67,9 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    pub(super) fn new(_now: Now) -> Self {
+    pub(super) fn new(fenced: bool) -> Self {
         Self {
+            fenced,
             connection: None,
             gate: Gate::Shut,
             cutting: false,
@@ -74,7 +79,7 @@ impl Destination {
             source_committed: Seq::ZERO,
             persisted_bytes: 0,
             request: None,
-            lending: None,
+            lending: false,
             unapplied: Ages::default(),
             promotion: None,
             last_contact: None,
@@ -93,6 +98,10 @@ impl Destination {
 
     pub(super) fn source_committed(&self) -> Seq {
         self.source_committed
+    }
+
+    pub(super) fn connection(&self) -> Option<Connection> {
+        self.connection
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -119,7 +128,7 @@ impl Log {
         destination.connects += 1;
         destination.gate = Gate::Shut;
         destination.hello = None;
-        destination.lending = None;
+        destination.lending = false;
         destination.request = None;
         if let Some(older) = destination.connection.replace(connection) {
             self.close(older, cx);
@@ -139,7 +148,7 @@ impl Log {
     }
 
     /// Ends the connection from this side; the source comes again.
-    fn hang_up(&mut self, why: &str, cx: &mut Context) {
+    pub(super) fn hang_up(&mut self, why: &str, cx: &mut Context) {
         if let Some(connection) = self.destination().connection {
             self.close(connection, cx);
             self.inbound_lost(connection, why, cx);
@@ -167,8 +176,9 @@ impl Log {
                 );
             }
             Message::Adopt { after } if destination.is_open() && after <= persisted => {
-                destination.lending = Some(after);
-                self.lend_more(cx);
+                destination.lending = true;
+                let (origin, from, bytes_max) = (self.origin.clone(), after.next(), self.limits.message_len_max);
+                cx.emit(Effect::Fetch { origin, connection, from, bytes_max });
             }
             Message::SyncRequest { through, flushed } if destination.is_open() => {
                 destination.source_persisted = destination.source_persisted.max(through);
@@ -177,6 +187,7 @@ impl Log {
                 self.request_progress(cx);
             }
             Message::SetInSync(mark) if destination.is_open() => self.set_in_sync(connection, mark, cx),
+            Message::HandOver { last } if destination.is_open() => self.take_offer(last, cx),
             _ => self.hang_up("a message that a source does not send now", cx),
         }
     }
@@ -205,9 +216,14 @@ impl Log {
         }
         match found {
             Relation::Same | Relation::Behind(_) | Relation::Ahead => self.take_over(&hello, cx),
-            Relation::Diverged(common) if self.applied.seq <= common => self.cut(&hello, common, cx),
+            // Its own later epochs have no record here any more.
+            Relation::Diverged(common) if self.last.seq == common => self.take_over(&hello, cx),
+            // Also what is on its way into the image must not be cut.
+            Relation::Diverged(common) if self.applied.seq.max(self.apply_asked) <= common => {
+                self.cut(&hello, common, cx);
+            }
             Relation::Diverged(common) => {
-                let applied = self.applied.seq;
+                let applied = self.applied.seq.max(self.apply_asked);
                 let reason = format!("{} is applied through {applied}, past the common point {common}", self.origin);
                 self.refuse_hello(&format!("{reason}: it needs a baseline, which this version cannot receive"), cx);
             }
@@ -220,7 +236,7 @@ impl Log {
     }
 
     /// Why a Hello is not for this node.
-    fn objection(&self, hello: &Hello, cx: &Context) -> Option<String> {
+    pub(super) fn objection(&self, hello: &Hello, cx: &Context) -> Option<String> {
         if hello.version != PROTOCOL_VERSION {
             return Some(format!(
                 "protocol version {} is not {PROTOCOL_VERSION}, which {} speaks",
@@ -230,8 +246,8 @@ impl Log {
         if hello.peer != *cx.node {
             return Some(format!("this is {}, not {}", cx.node, hello.peer));
         }
-        if hello.origin != self.origin || hello.node != self.origin {
-            return Some(format!("{} is not the source of {} here", hello.node, self.origin));
+        if hello.origin != self.origin || self.peer.as_ref() != Some(&hello.node) {
+            return Some(format!("{} is not the peer of {} for {}", hello.node, cx.node, self.origin));
         }
         fault_of(&hello.epochs).map(|fault| format!("{} sent epochs that cannot be: {fault}", hello.node))
     }
@@ -253,6 +269,7 @@ impl Log {
         let Some(connection) = destination.connection else { return };
         let version = cx.store.change(&self.origin, |entry| {
             entry.epochs.clone_from(&hello.epochs);
+            entry.role = StoredRole::Destination;
             entry.in_sync &= hello.in_sync;
             // At level `received` a restart of this node may have lost what was answered: nothing is proved then.
             entry.peer_strict = hello.policy == Policy::Strict && hello.ack != AckLevel::Received;
@@ -263,7 +280,9 @@ impl Log {
 
     /// What came after the common point was never committed: it is set aside before anything of the new epoch is taken.
     fn cut(&mut self, hello: &Hello, common: Seq, cx: &mut Context) {
-        let after = hello.epochs.iter().find(|e| e.first == common.next());
+        let ours = &cx.store.entry(&self.origin).epochs;
+        // The next epoch of either end names the record that it follows.
+        let after = hello.epochs.iter().chain(ours).find(|e| e.first == common.next()).copied();
         let before = hello.epochs.iter().rev().find(|e| e.first <= common);
         let Some(after) = after else {
             return self.refuse_hello("the epochs do not tell the common point", cx);
@@ -326,8 +345,12 @@ impl Log {
         destination.hello = None;
         destination.persisted_bytes = 0;
         destination.reason = "linked".into();
+        let was_fenced = std::mem::take(&mut destination.fenced);
         self.send(connection, Message::Welcome(welcome), cx);
         cx.note(&self.origin, format!("linked to the source; records up to {} are here", self.last.seq));
+        if was_fenced {
+            self.publish(cx);
+        }
     }
 
     /// Records arrive: each must follow and be of its epoch, else the connection ends and the source sends again.
@@ -353,7 +376,7 @@ impl Log {
         if let Some(fault) = fault {
             return self.hang_up(&fault, cx);
         }
-        let waiting: usize = self.incoming.iter().chain(&append.records).map(Record::len).sum();
+        let waiting = self.incoming.bytes() + append.records.iter().map(Record::len).sum::<usize>();
         if waiting as u64 > self.limits.budget_len + self.limits.message_len_max as u64 * 4 {
             return self.hang_up("more records than the credit allows", cx);
         }
@@ -425,26 +448,13 @@ impl Log {
         self.when_stored(version, After::MarkStored(connection, mark));
     }
 
-    fn lend_more(&mut self, cx: &mut Context) {
-        let bytes_max = self.limits.message_len_max;
-        let destination = self.destination();
-        if let (Some(after), Some(connection)) = (destination.lending, destination.connection) {
-            let (origin, from) = (self.origin.clone(), after.next());
-            cx.emit(Effect::Fetch { origin, connection, from, bytes_max });
-        }
-    }
-
     /// Records were read back for a source that lost them.
     pub(super) fn lend(&mut self, connection: Connection, records: Vec<Record>, cx: &mut Context) {
         let (persisted, committed) = (self.persisted, self.committed);
         let destination = self.destination();
-        if destination.connection != Some(connection) || destination.lending.is_none() {
-            return;
+        if destination.connection == Some(connection) && std::mem::take(&mut destination.lending) {
+            self.send(connection, Message::Append(Append { committed, persisted, records }), cx);
         }
-        let last = records.last().map_or(persisted, |r| r.header.seq);
-        destination.lending = (last < persisted).then_some(last);
-        self.send(connection, Message::Append(Append { committed, persisted, records }), cx);
-        self.lend_more(cx);
     }
 
     pub(super) fn destination_tick(&mut self, cx: &mut Context) {
@@ -455,17 +465,5 @@ impl Log {
     /// Stops listening to the source, for a promote.
     pub(super) fn shut(&mut self, cx: &mut Context) {
         self.hang_up("the origin is being promoted here", cx);
-    }
-
-    /// A source that connects to a promoted origin is told the epoch that deposed it.
-    pub(super) fn refuse_as_promoted(&mut self, connection: Connection, cx: &mut Context) {
-        let epochs: Vec<EpochEntry> = cx.store.entry(&self.origin).epochs.clone();
-        let role = cx.store.entry(&self.origin).role;
-        let reason = match role {
-            StoredRole::Source => format!("{} was promoted at {}", self.origin, cx.node),
-            _ => format!("{} is not mirrored at {}", self.origin, cx.node),
-        };
-        self.send(connection, Message::Refused { reason, epochs }, cx);
-        self.close(connection, cx);
     }
 }

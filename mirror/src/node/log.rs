@@ -18,7 +18,7 @@ use super::source::Source;
 use crate::client::{OriginState, Role};
 use crate::event::{Connection, Effect};
 use crate::message::Message;
-use crate::plan::Limits;
+use crate::plan::{Limits, OriginPlan, StreamPlan};
 
 /// What waits for a version of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub(super) enum After {
     MarkStored(Connection, bool),
     /// Destination: the origin is this node's.
     Promoted,
+    /// Source: this node writes no more, whatever becomes of the offer.
+    HandingOver,
+    /// Source: what was offered is this node's again.
+    Reclaimed,
 }
 
 /// Batches on their way to somewhere, oldest first, with what they hold and since when they wait.
@@ -83,6 +87,48 @@ impl Ages {
     }
 }
 
+/// Records that came from the peer and have no place yet.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    records: VecDeque<Record>,
+    bytes: usize,
+}
+
+impl Incoming {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The last one.
+    pub(super) fn back(&self) -> Option<&Record> {
+        self.records.back()
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn extend(&mut self, records: Vec<Record>) {
+        self.bytes += records.iter().map(Record::len).sum::<usize>();
+        self.records.extend(records);
+    }
+
+    /// The first `count` have their places.
+    fn remove(&mut self, count: usize) {
+        self.bytes -= self.records.drain(..count).map(|record| record.len()).sum::<usize>();
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Connections that peers open are numbered oddly, those that this node opens evenly.
+fn is_incoming(connection: Connection) -> bool {
+    connection.0 % 2 == 1
+}
+
 /// Which end of the stream this node is.
 #[derive(Debug)]
 pub(super) enum Side {
@@ -109,20 +155,39 @@ pub(super) struct Log {
     pub(super) trimmed: Seq,
     /// The last record that the start found: at a source a client may have been answered for any up to it.
     pub(super) recovered: Seq,
+    /// See [`OriginState::history`].
+    pub(super) history: u64,
     /// Placed and not yet persisted.
     pub(super) pending: VecDeque<Record>,
     /// Received from the peer and not yet placed.
-    pub(super) incoming: VecDeque<Record>,
+    pub(super) incoming: Incoming,
     pub(super) full: bool,
     waiting_for_segment: bool,
     pub(super) segment_waits: u64,
     pub(super) limits: Limits,
     pub(super) after: Vec<(u64, After)>,
+    /// Where the records go while this node is the source.
+    pub(super) way_out: Option<StreamPlan>,
+    /// The other node of the pair, where there is one.
+    pub(super) peer: Option<Origin>,
+    /// Number of the last connection that this node opened.
+    pub(super) opened: u64,
+    /// A connection that the peer opened to this node as its destination, while this node is a source.
+    pub(super) visitor: Option<Connection>,
     pub(super) side: Side,
 }
 
 impl Log {
-    pub(super) fn open(entry: &OriginEntry, recovered: &Recovered, side: Side, limits: Limits) -> Self {
+    pub(super) fn open(
+        plan: &OriginPlan,
+        node: &Origin,
+        entry: &OriginEntry,
+        recovered: &Recovered,
+        side: Side,
+        limits: Limits,
+    ) -> Self {
+        let elsewhere = (entry.origin != *node).then(|| entry.origin.clone());
+        let peer = plan.stream.as_ref().map(|stream| stream.destination.clone()).or(elsewhere);
         let progress = recovered.progress;
         let generation = recovered.generation.max(entry.generation_floor);
         Self {
@@ -139,13 +204,18 @@ impl Log {
             flush_again: false,
             trimmed: progress.trimmed,
             recovered: progress.appended.seq,
+            history: 0,
             pending: VecDeque::new(),
-            incoming: VecDeque::new(),
+            incoming: Incoming::default(),
             full: false,
             waiting_for_segment: false,
             segment_waits: 0,
             limits,
             after: Vec::new(),
+            way_out: plan.stream.clone(),
+            peer,
+            opened: 0,
+            visitor: None,
             side,
         }
     }
@@ -165,7 +235,7 @@ impl Log {
         let mut writes = Vec::new();
         let placed = match &self.side {
             Side::Source(source) if !source.is_adopting() => self.place_submissions(&mut writes, cx),
-            _ => self.place_incoming(&mut writes),
+            _ => self.place_incoming(&mut writes, cx),
         };
         for Write { offset, pieces } in writes {
             cx.emit(Effect::Write { offset, pieces });
@@ -188,16 +258,22 @@ impl Log {
         placed
     }
 
-    fn place_incoming(&mut self, writes: &mut Vec<Write>) -> Option<Seq> {
+    fn place_incoming(&mut self, writes: &mut Vec<Write>, cx: &mut Context) -> Option<Seq> {
         let (limits, mut bytes) = (self.limits, 0);
         let fits = |record: &&Record| {
             bytes += record.len();
             bytes <= limits.batch_len_max
         };
-        let batch: Vec<Record> =
-            self.incoming.iter().take_while(fits).take(limits.batch_records_max).cloned().collect();
+        let waiting = self.incoming.records.iter();
+        let batch: Vec<Record> = waiting.take_while(fits).take(limits.batch_records_max).cloned().collect();
         let placed = self.place(&batch, writes);
-        self.incoming.drain(..placed);
+        self.incoming.remove(placed);
+        if placed > 0 && matches!(self.side, Side::Source(_)) {
+            // No lock stands for these: nobody decides anything before they are in the image.
+            self.history += 1;
+            self.recovered = self.recovered.max(self.last.seq);
+            self.publish(cx);
+        }
         (placed > 0).then_some(self.last.seq)
     }
 
@@ -319,6 +395,8 @@ impl Log {
                     self.send(connection, Message::InSyncStored(mark), cx);
                 }
                 After::Promoted => self.promoted(cx),
+                After::HandingOver => self.may_be_offered(cx),
+                After::Reclaimed => self.reclaimed(cx),
             }
         }
     }
@@ -333,7 +411,7 @@ impl Log {
 
     pub(super) fn on_connected(&mut self, connection: Connection, cx: &mut Context) {
         match &self.side {
-            Side::Source(_) if connection.0 % 2 == 1 => self.refuse_as_promoted(connection, cx),
+            Side::Source(_) if is_incoming(connection) => self.visit(connection, cx),
             Side::Source(_) => self.stream_connected(connection, cx),
             Side::Destination(_) => self.accept(connection, cx),
         }
@@ -341,6 +419,7 @@ impl Log {
 
     pub(super) fn on_disconnected(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
         match &self.side {
+            Side::Source(_) if is_incoming(connection) => self.visit_over(connection),
             Side::Source(_) => self.stream_lost(connection, reason, cx),
             Side::Destination(_) => self.inbound_lost(connection, reason, cx),
         }
@@ -349,6 +428,7 @@ impl Log {
     /// Messages of another than the current connection are stale and dropped (F27).
     pub(super) fn on_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
         match &self.side {
+            Side::Source(_) if is_incoming(connection) => self.on_visit(connection, &message, cx),
             Side::Source(_) => self.on_stream_message(connection, message, cx),
             Side::Destination(_) => self.on_inbound_message(connection, message, cx),
         }
@@ -375,6 +455,7 @@ impl Log {
 
     pub(super) fn role(&self) -> Role {
         match &self.side {
+            Side::Destination(destination) if destination.fenced => Role::Fenced,
             Side::Destination(_) => Role::Destination,
             Side::Source(source) if source.is_fenced() => Role::Fenced,
             Side::Source(_) => Role::Source,
@@ -387,8 +468,8 @@ impl Log {
         let point = entry.consistency_point;
         let epoch = entry.epochs.iter().rev().find(|e| e.first <= point).map(|e| e.epoch).unwrap_or_default();
         let (role, readable) = (self.role(), self.is_readable());
-        let state = OriginState { origin: self.origin.clone(), role, consistency_point: (epoch, point), readable };
-        cx.emit(Effect::Publish(state));
+        let (origin, history) = (self.origin.clone(), self.history);
+        cx.emit(Effect::Publish(OriginState { origin, role, consistency_point: (epoch, point), readable, history }));
     }
 
     fn is_readable(&self) -> bool {

@@ -48,6 +48,11 @@ impl Points {
         }
     }
 
+    /// One has begun and is not done.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// The next one begins at the next tick.
     pub(super) fn due(&mut self, now: Now) {
         self.next_ms = now.mono_ms;
@@ -69,6 +74,15 @@ impl Log {
         source.points.tickets.push((ticket, committed));
         source.points.due(now);
         self.point_tick(cx);
+    }
+
+    /// Operators who wait for a consistency point are told why there will be none.
+    pub(super) fn refuse_points(&mut self, reason: &str, cx: &mut Context) {
+        if let Side::Source(source) = &mut self.side {
+            for (ticket, _) in source.points.tickets.drain(..) {
+                cx.reply_error(ticket, reason);
+            }
+        }
     }
 
     /// No more writes; what is admitted is settled, then a last consistency point.
@@ -197,5 +211,6 @@ impl Log {
         }
         self.trim(here, cx);
         self.publish(cx);
+        self.failback_progress(cx);
     }
 }

@@ -1,12 +1,15 @@
 //! Failover: the destination takes the origin. Fence first: the new epoch is durable before anything is replayed or
 //! served; then everything that is held is applied, and writes are taken under the new epoch.
 
+use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::superblock::{EpochEntry, StoredRole};
 
 use super::Context;
 use super::destination::Promotion;
+use super::failback::Offer;
 use super::log::{After, Log, Side};
 use super::source::{Source, push_epoch};
+use super::stream::Stream;
 use crate::event::{Effect, Report, Ticket};
 
 /// Nothing can be missing: the source never answers alone, and it was in sync.
@@ -16,17 +19,28 @@ pub const IN_SYNC_AT_LAST_CONTACT: &str = "in_sync_at_last_contact";
 /// The source has, or may have, answered writes that are not here.
 pub const MAY_LACK_WRITES: &str = "may_lack_writes";
 
+/// The epoch of a node that takes an origin whose last record it knows, so many promotions further.
+pub(super) fn next_epoch(last: Position, origin: &Origin, promotions: u32, cx: &Context) -> EpochEntry {
+    let entry = cx.store.entry(origin);
+    let known = entry.epoch().max(entry.fenced_by);
+    EpochEntry::after(last, (0..promotions).fold(known, |epoch, _| epoch.next_promoted(cx.node.node_id())))
+}
+
 impl Log {
     /// Promotes, or says what it would do.
     pub(super) fn promote(&mut self, ticket: Ticket, dry_run: bool, accept_loss: bool, cx: &mut Context) {
         let origin = self.origin.clone();
-        let Side::Destination(destination) = &self.side else {
-            return cx.reply_error(ticket, format!("this node is the source of {origin} already"));
+        let destination = match &self.side {
+            Side::Destination(destination) => destination,
+            Side::Source(source) if source.offer.is_some_and(Offer::is_fenced) => {
+                return self.reclaim(ticket, dry_run, accept_loss, cx);
+            }
+            Side::Source(_) => return cx.reply_error(ticket, format!("this node is the source of {origin} already")),
         };
         if destination.promotion.is_some() {
             return cx.reply_error(ticket, format!("{origin} is being promoted"));
         }
-        if cx.store.entry(&origin).epochs.is_empty() {
+        if cx.store.entry(&origin).epochs.is_empty() || self.last.seq == Seq::ZERO {
             return cx.reply_error(ticket, format!("{origin} has never been mirrored here: there is nothing to serve"));
         }
         let (verdict, text) = self.verdict(cx);
@@ -39,7 +53,8 @@ impl Log {
         }
         cx.note(&origin, format!("promote: {text}"));
         self.shut(cx);
-        self.destination().promotion = Some(Promotion { ticket, verdict, text, storing: false, fenced: false });
+        self.destination().promotion =
+            Some(Promotion { ticket: Some(ticket), verdict, text, storing: false, fenced: false });
         self.promote_progress(cx);
     }
 
@@ -85,12 +100,17 @@ impl Log {
         let Some(promotion) = &mut destination.promotion else { return };
         if !promotion.storing && drained {
             promotion.storing = true;
-            let epoch = cx.store.entry(&self.origin).epoch().next_promoted(cx.node.node_id());
-            let begin = EpochEntry::after(last, epoch);
+            let stays_in_sync = promotion.ticket.is_none() && self.way_out.is_some();
+            let begin = next_epoch(last, &self.origin, 1, cx);
             let version = cx.store.change(&self.origin, |entry| {
+                // Epochs of records that never came here are no part of this history.
+                entry.epochs.retain(|known| known.first <= begin.first);
                 push_epoch(&mut entry.epochs, begin);
                 entry.role = StoredRole::Source;
-                entry.in_sync = false;
+                // Handed over, the peer has every record, and writes nothing that this node lacks.
+                entry.in_sync = stays_in_sync;
+                entry.promoted = !stays_in_sync;
+                entry.paused = false;
             });
             self.when_stored(version, After::Promoted);
         } else if promotion.fenced && applied >= last.seq {
@@ -111,14 +131,27 @@ impl Log {
     /// The image holds all: this node is the source from here on, alone.
     fn serve(&mut self, cx: &mut Context) {
         let Some(promotion) = self.destination().promotion.take() else { return };
-        let now = cx.now;
-        self.side = Side::Source(Box::new(Source::new(now)));
+        if let Some(connection) = self.destination().connection() {
+            self.close(connection, cx);
+        }
+        let mut source = Source::new(cx.now);
+        source.stream = self.way_out.clone().map(|plan| {
+            let mut stream = Stream::new(plan, self.limits, cx.now);
+            match promotion.ticket {
+                Some(_) => stream.go_alone("promoted; not connected yet"),
+                None => stream.go_on_in_sync(self.last.seq),
+            }
+            stream
+        });
+        self.side = Side::Source(Box::new(source));
         self.raised(cx);
         self.publish(cx);
+        self.connect(cx);
         let epoch = self.epoch(cx);
         let text = format!("{} is promoted under epoch {epoch}: {}", self.origin, promotion.text);
         cx.note(&self.origin, text.clone());
-        let report = Report { text, at: Some(self.last), verdict: Some(promotion.verdict) };
-        cx.emit(Effect::Reply { ticket: promotion.ticket, result: Ok(report) });
+        if let Some(ticket) = promotion.ticket {
+            cx.reply(ticket, Report { text, at: Some(self.last), verdict: Some(promotion.verdict) });
+        }
     }
 }

@@ -42,6 +42,7 @@ impl Log {
             epoch: entry.epoch(),
             state: StreamState::Alone,
             reason: "no mirror".into(),
+            alone: false,
             peer: None,
             policy: None,
             last: self.last.seq,
@@ -74,6 +75,7 @@ impl Log {
                 if let Some(stream) = &source.stream {
                     status.state = stream.state;
                     status.reason.clone_from(&stream.reason);
+                    status.alone = stream.alone;
                     status.peer = Some(stream.plan.destination.clone());
                     status.policy = Some(stream.plan.policy);
                     status.peer_persisted = stream.peer.persisted;
@@ -86,13 +88,14 @@ impl Log {
             }
             Side::Destination(destination) => {
                 status.state = match (destination.is_open(), entry.in_sync) {
+                    _ if destination.fenced => StreamState::Fenced,
                     (true, true) => StreamState::InSync,
                     (true, false) => StreamState::CatchingUp,
                     (false, true) => StreamState::Unsettled,
                     (false, false) => StreamState::OutOfSync,
                 };
                 status.reason.clone_from(&destination.reason);
-                status.peer = Some(self.origin.clone());
+                status.peer.clone_from(&self.peer);
                 status.peer_persisted = destination.source_committed();
                 status.unapplied_ms = destination.unapplied.oldest_ms(now.mono_ms);
                 status.last_contact_ms = destination.last_contact.map_or(0, |contact| contact.wall_ms);

@@ -15,6 +15,8 @@ use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{EPOCHS_MAX, EpochEntry, OriginEntry, StoredRole};
 
 use super::Context;
+use super::destination::Destination;
+use super::failback::Offer;
 use super::log::{After, Log, Side};
 use super::point::Points;
 use super::stream::Stream;
@@ -57,7 +59,9 @@ pub(super) struct Source {
     raising: bool,
     /// Committed locally under any policy: the first start's records.
     bootstrap_through: Seq,
-    fence: bool,
+    /// It must not write: its peer took the origin, or is asked to.
+    pub(super) fence: bool,
+    pub(super) offer: Option<Offer>,
     pub(super) stopping: bool,
     pub(super) points: Points,
     pub(super) degraded_acks: u64,
@@ -73,14 +77,16 @@ impl Source {
     pub(super) fn open(
         plan: &OriginPlan,
         entry: &OriginEntry,
-        role: StoredRole,
         recovered: &Recovered,
         limits: Limits,
         now: Now,
     ) -> Self {
         let mut source = Self::new(now);
-        source.fence = role == StoredRole::Fenced;
-        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, source.fence, limits, now));
+        if entry.role == StoredRole::HandingOver {
+            source.fence = true;
+            source.offer = Some(Offer::found());
+        }
+        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, limits, now));
         source.points.last = entry.consistency_point.min(recovered.progress.applied.seq);
         source
     }
@@ -96,6 +102,7 @@ impl Source {
             raising: false,
             bootstrap_through: Seq::ZERO,
             fence: false,
+            offer: None,
             stopping: false,
             points: Points::new(now),
             degraded_acks: 0,
@@ -132,8 +139,11 @@ impl Log {
     }
 
     pub(super) fn start_source(&mut self, bootstrap: &[Draft], cx: &mut Context) {
-        if self.role() == crate::client::Role::Fenced {
-            return;
+        if self.source().fence {
+            // What the stored offer was made with is committed, all of it.
+            self.committed = self.last.seq;
+            self.apply(self.last.seq, cx);
+            return self.connect(cx);
         }
         // What is uncertain stays so until a Hello settles it, unless nobody else was needed for an answer before either.
         if self.source().is_alone() {
@@ -174,6 +184,9 @@ impl Log {
     }
 
     pub(super) fn raised(&mut self, cx: &mut Context) {
+        if self.source().fence {
+            return;
+        }
         let begin = Mutation::BeginEpoch(BeginEpoch { node: cx.node.as_str().into() });
         let epoch = self.epoch(cx);
         if let Ok(draft) = Draft::new(begin, Bytes::new()) {
@@ -186,7 +199,18 @@ impl Log {
     }
 
     /// Admits a client's write, or refuses it without effect.
-    pub(super) fn submit(&mut self, ticket: Ticket, draft: Draft, require: Option<AckLevel>, cx: &mut Context) {
+    pub(super) fn submit(
+        &mut self,
+        ticket: Ticket,
+        draft: Draft,
+        require: Option<AckLevel>,
+        history: Option<u64>,
+        cx: &mut Context,
+    ) {
+        if history.is_some_and(|history| history != self.history) {
+            let reason = format!("records of {} came from its mirror meanwhile", self.origin);
+            return cx.refuse(ticket, Refusal::Unavailable { reason, retry_after_s: 1 });
+        }
         if let Err(refusal) = self.admit(&draft, require) {
             return cx.refuse(ticket, refusal);
         }
@@ -211,11 +235,14 @@ impl Log {
             return Err(Refusal::NotWritable { reason });
         };
         if source.fence {
-            let reason = format!("{origin} was taken over by its peer: this node is fenced");
+            let reason = format!("{origin} was given up to its peer: this node must not write");
             return Err(Refusal::NotWritable { reason });
         }
         if source.stopping {
             return unavailable("the node is stopping".into());
+        }
+        if source.offer.is_some() {
+            return unavailable(format!("{origin} is being handed over to its peer"));
         }
         if full && !frees_space(draft) {
             return Err(Refusal::NoSpace { reason: format!("the device of {origin} is full") });
@@ -231,7 +258,7 @@ impl Log {
         if stream.state == StreamState::Unsettled || (!source.fresh && !stream.alone) {
             return unavailable(format!("what the mirror of {origin} has is not known yet: {}", stream.reason));
         }
-        if stream.plan.policy == Policy::Strict && !settled && !gives_up {
+        if stream.plan.policy == Policy::Strict && !stream.alone && !settled && !gives_up {
             return unavailable(format!("policy strict: the mirror of {origin} is not in sync: {}", stream.reason));
         }
         match require {
@@ -383,22 +410,25 @@ impl Log {
     /// Refuses what was admitted and has no place yet: no effect.
     pub(super) fn refuse_submissions(&mut self, reason: &str, cx: &mut Context) {
         let Side::Source(source) = &mut self.side else { return };
-        for submission in source.submissions.drain(..) {
+        // The core's own begin an epoch: they wait for their turn.
+        source.submissions.retain(|submission| {
             if let Some(ticket) = submission.ticket {
                 cx.refuse(ticket, Refusal::Unavailable { reason: reason.into(), retry_after_s: 1 });
             }
-        }
+            submission.ticket.is_none()
+        });
     }
 
     pub(super) fn source_tick(&mut self, cx: &mut Context) {
         self.stream_tick(cx);
         self.point_tick(cx);
+        self.failback_progress(cx);
     }
 
     /// The peer was promoted: never write again under this epoch. Stored first, then said.
     pub(super) fn depose(&mut self, by: Epoch, cx: &mut Context) {
         let source = self.source();
-        if source.fence {
+        if source.fence && source.offer.is_none() {
             return;
         }
         source.fence = true;
@@ -407,9 +437,12 @@ impl Log {
         self.refuse_submissions(&reason, cx);
         self.give_up(&reason, 0, false, cx);
         self.settle_doubtful(Seq(u64::MAX), cx);
+        self.refuse_points(&reason, cx);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
             entry.in_sync = false;
+            entry.promoted = false;
+            entry.fenced_by = by;
         });
         if let Some(stream) = &mut self.source().stream {
             stream.set(StreamState::Fenced, reason.clone());
@@ -417,11 +450,17 @@ impl Log {
         self.drop_connection(&reason, cx);
         cx.note(&self.origin, reason);
         self.publish(cx);
+        self.offer_taken(by, cx);
         self.when_stored(version, After::Fenced);
     }
 
+    /// The fence stands: this node is its peer's destination from here on.
     pub(super) fn fenced(&mut self, cx: &mut Context) {
         cx.note(&self.origin, "fenced: this node takes no writes of the origin any more");
+        self.incoming.clear();
+        self.end_visit(cx);
+        self.side = Side::Destination(Box::new(Destination::new(true)));
+        self.publish(cx);
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::record::Record;
-use lockstep_storage::superblock::OriginEntry;
+use lockstep_storage::superblock::{OriginEntry, StoredRole};
 
 use super::Context;
 use super::log::{After, Ages, Log, Side};
@@ -55,8 +55,9 @@ pub(super) struct Stream {
     pub(super) state: StreamState,
     pub(super) reason: String,
     pub(super) alone: bool,
+    /// It took the origin over and has not been in sync since: its durable mark says so.
+    promoted: bool,
     link: Link,
-    connections: u64,
     attempts: u32,
     pub(super) connects: u64,
     pub(super) peer: PeerMarks,
@@ -84,26 +85,36 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, fenced: bool, limits: Limits, now: Now) -> Self {
-        let alone = match plan.policy {
-            Policy::Strict => false,
+    /// What a start finds.
+    pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, limits: Limits, now: Now) -> Self {
+        let mut stream = Self::new(plan, limits, now);
+        stream.promoted = entry.promoted;
+        stream.alone = match stream.plan.policy {
+            Policy::Strict => entry.promoted,
             Policy::Sync => !entry.in_sync,
             Policy::Async => true,
         };
-        let (state, reason) = match (fenced, entry.paused, entry.in_sync) {
-            (true, ..) => (StreamState::Fenced, "its peer took the origin over"),
+        let handing_over = entry.role == StoredRole::HandingOver;
+        let (state, reason) = match (handing_over, entry.paused, entry.in_sync) {
+            (true, ..) => (StreamState::HandingOver, "the peer is asked to take the origin"),
             (_, true, _) => (StreamState::Paused, "paused by the operator"),
             (_, _, true) => (StreamState::Unsettled, "restarted; the mirror may have been promoted meanwhile"),
             _ => (StreamState::OutOfSync, "not connected since the start"),
         };
+        stream.set(state, reason.into());
+        stream
+    }
+
+    /// A stream that was never connected.
+    pub(super) fn new(plan: StreamPlan, limits: Limits, now: Now) -> Self {
         Self {
             plan,
             limits,
-            state,
-            reason: reason.into(),
-            alone,
+            state: StreamState::OutOfSync,
+            reason: String::new(),
+            alone: false,
+            promoted: false,
             link: Link::Down,
-            connections: 0,
             attempts: 0,
             connects: 0,
             peer: PeerMarks::default(),
@@ -122,6 +133,23 @@ impl Stream {
             last_heard_ms: now.mono_ms,
             last_contact_wall_ms: 0,
         }
+    }
+
+    /// This node has taken the origin over, and its peer may lack records: until they are in sync it answers alone, whatever
+    /// the policy.
+    pub(super) fn go_alone(&mut self, why: &str) {
+        self.alone = true;
+        self.promoted = true;
+        self.degrading = false;
+        self.attempts = 0;
+        self.set(StreamState::OutOfSync, why.into());
+    }
+
+    /// The peer handed the origin over: it has every record up to `last`, and is waited for from the first write on.
+    pub(super) fn go_on_in_sync(&mut self, last: Seq) {
+        self.peer = PeerMarks { received: last, persisted: last, applied: Seq::ZERO };
+        self.alone = self.plan.policy == Policy::Async;
+        self.set(StreamState::InSync, "handed over; not connected yet".into());
     }
 
     /// The seq that the destination has at the stream's ack level.
@@ -240,16 +268,17 @@ impl Log {
     /// Asks for a connection, where there should be one and none is there or coming.
     pub(super) fn connect(&mut self, cx: &mut Context) {
         let raising = self.after.iter().any(|(_, what)| *what == After::Raised);
-        let origin = self.origin.clone();
+        // The numbers rise over all streams that this node ever has for the origin.
+        let (origin, opened) = (self.origin.clone(), self.opened + 2);
         let Some(stream) = self.stream() else { return };
         let stopped = matches!(stream.state, StreamState::Fenced | StreamState::Paused);
         if stopped || raising || stream.link != Link::Down {
             return;
         }
         let delay_ms = stream.retry_delay_ms();
-        stream.connections += 2;
-        let connection = Connection(stream.connections);
+        let connection = Connection(opened);
         stream.link = Link::Connecting(connection);
+        self.opened = opened;
         cx.emit(Effect::Connect { origin, connection, delay_ms });
     }
 
@@ -324,7 +353,9 @@ impl Log {
         let origin = self.origin.clone();
         let Some(stream) = self.stream() else { return };
         let before = stream.state;
+        let alone_again = stream.promoted && !stream.alone;
         let next = match (before, stream.plan.policy) {
+            (StreamState::Closing, _) if alone_again => StreamState::OutOfSync,
             (StreamState::InSync | StreamState::Closing, Policy::Sync) if !stream.alone => before,
             (StreamState::InSync | StreamState::Closing | StreamState::CatchingUp, _) => StreamState::OutOfSync,
             _ => before,
@@ -337,6 +368,13 @@ impl Log {
         }
         if next != before || first {
             cx.note(&origin, format!("link lost ({reason}); state {next}"));
+        }
+        if alone_again {
+            // Nothing was ever answered with its mirror under this epoch, and no mark says otherwise.
+            if let Some(stream) = self.stream() {
+                stream.alone = true;
+            }
+            self.commit(cx);
         }
         self.abandon_point(cx);
     }

@@ -116,11 +116,11 @@ impl Core {
     fn take(&mut self, input: Input) {
         match input {
             Input::Submit(submission) => {
-                let Submission { origin, draft, require, placed, done, settled, budget } = submission;
+                let Submission { origin, draft, require, history, placed, done, settled, budget } = submission;
                 let ticket = self.ticket();
                 self.callers.insert(ticket, Caller { placed, done, settled, _budget: budget });
                 self.records += 1;
-                self.handle(Event::Submit { ticket, origin, draft, require });
+                self.handle(Event::Submit { ticket, origin, draft, require, history });
             }
             Input::Command(command, reply) => {
                 let ticket = self.ticket();

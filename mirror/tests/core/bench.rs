@@ -185,7 +185,7 @@ impl Bench {
     /// Submits a write.
     pub(crate) fn submit(&mut self, bucket: &str) -> Ticket {
         let (ticket, origin) = (self.ticket(), self.origin.clone());
-        self.handle(Event::Submit { ticket, origin, draft: create_bucket(bucket), require: None });
+        self.handle(Event::Submit { ticket, origin, draft: create_bucket(bucket), require: None, history: None });
         ticket
     }
 

@@ -46,13 +46,13 @@ fn a_sync_is_answered_by_a_point_that_holds_what_was_committed_before_it() {
     let (mut bench, _) = Bench::source(None);
     let (first_seq, _) = bench.write("first");
     let first = bench.ticket();
-    bench.handle(Event::Command { ticket: first, command: Command::Sync });
+    bench.handle(Event::Command { ticket: first, command: Command::Sync { origin: None } });
     assert!(is_flush(&told(bench.settle())), "the first point begins");
     // While it is under way, a write is committed, and another operator asks for a point: it must hold that write.
     let progress = bench.image().flush().expect("flushes");
     let (second_seq, _) = bench.write("second");
     let second = bench.ticket();
-    bench.handle(Event::Command { ticket: second, command: Command::Sync });
+    bench.handle(Event::Command { ticket: second, command: Command::Sync { origin: None } });
     assert!(told(bench.settle()).is_empty(), "one point at a time");
     let origin = bench.origin.clone();
     bench.handle(Event::Flushed { origin, progress });

@@ -93,11 +93,20 @@ impl Scene {
         })
     }
 
-    /// Starts the writers, which go on from what they were told before.
+    /// Starts the writers at A, which go on from what they were told before.
     pub fn write(&mut self) -> Running {
+        self.write_to(self.pair.a.s3.clone())
+    }
+
+    /// Starts the writers at B.
+    pub fn write_at_b(&mut self) -> Running {
+        self.write_to(self.pair.b.s3.clone())
+    }
+
+    fn write_to(&mut self, address: String) -> Running {
         self.phases += 1;
         let load = Load {
-            address: self.pair.a.s3.clone(),
+            address,
             key: self.pair.a.key.clone(),
             writers: self.options.writers,
             seed: self.options.seed.wrapping_add(self.phases << 32),

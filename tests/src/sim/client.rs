@@ -168,7 +168,8 @@ impl World {
     /// A client begins a write, at the site that it is directed to.
     pub(crate) fn client_begins(&mut self, write: Write, at: Option<Site>, require: Option<AckLevel>) -> Checked {
         let origin = origin_of(Site::A);
-        let directed = if self.sites[Site::B.index()].is_source(&origin) { Site::B } else { Site::A };
+        let holder = self.model.holder();
+        let directed = if self.sites[holder.index()].is_source(&origin) { holder } else { Site::A };
         let site = at.unwrap_or(directed);
         let Some(boot) = self.boot(site) else { return Ok(()) };
         let readable = self.sites[site.index()].state(&origin).is_some_and(|state| state.readable);
@@ -208,7 +209,9 @@ impl World {
         };
         let ticket = Ticket(self.clients.ticket());
         self.clients.waiting.insert(ticket, Waiting { flight: id, require, chunk });
-        let event = Event::Submit { ticket, origin: origin_of(Site::A), draft, require };
+        let state = self.sites[site.index()].state(&origin_of(Site::A));
+        let history = state.map(|state| state.history).filter(|_| !chunk);
+        let event = Event::Submit { ticket, origin: origin_of(Site::A), draft, require, history };
         self.feed_later(site, boot, event);
         Ok(())
     }
@@ -372,6 +375,11 @@ impl World {
         let (write, site, body, require) = (flight.write, flight.site, flight.body, flight.require);
         let image = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin_of(Site::A)));
         let Some(view) = image.map(|worker| worker.engine.image().view()) else { return self.client_gives_up(id) };
+        let readable = self.sites[site.index()].state(&origin_of(Site::A)).is_some_and(|state| state.readable);
+        if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
+            self.seen.note(Seen::DecisionRefused);
+            return self.client_gives_up(id);
+        }
         let fill = self.noise.word();
         if let Write::PutIf { key, .. } | Write::Copy { from: key, .. } = write
             && let Ok(progress) = view.progress()

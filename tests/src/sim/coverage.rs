@@ -51,6 +51,7 @@ seen! {
     ReadAtMirror,
     ReadRefused,
     WriteBeforeRecovered,
+    DecisionRefused,
     // Crashes, by what they fell into.
     SourceCrashed,
     DestinationCrashed,
@@ -66,6 +67,7 @@ seen! {
     CrashWhileOutOfSync,
     CrashWhileAdopting,
     CrashWhilePromoting,
+    CrashWhileFailingBack,
     CrashUnnoticed,
     TornTail,
     SiteLost,
@@ -112,6 +114,12 @@ seen! {
     PromotedInSync,
     PromotedWithLoss,
     Deposed,
+    WayBackLinked,
+    FailbackRefused,
+    Offered,
+    HandedOver,
+    TakenBack,
+    Reclaimed,
     ShutDown,
 }
 

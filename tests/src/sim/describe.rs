@@ -12,7 +12,7 @@ pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Received { origin, connection, message: m } => format!("{origin}#{} {}", connection.0, message(m)),
         Event::Fetched { origin, records: r, .. } => format!("Fetched {origin} {}", records(r)),
-        Event::Submit { ticket, origin, draft, require } => {
+        Event::Submit { ticket, origin, draft, require, .. } => {
             let asked = require.map_or(String::new(), |level| format!(", {level:?} is required"));
             format!("Submit {origin} t{} kind {}{asked}", ticket.0, draft.kind())
         }

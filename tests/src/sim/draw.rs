@@ -20,6 +20,7 @@ pub fn scenario(seed: u64) -> Scenario {
     let link_timeout_ms = random.weighted(&[(2, 400), (2, 1_000), (1, 3_000)]);
     let sync_interval_ms = random.weighted(&[(2, 300), (2, 1_000), (1, 5_000)]);
     let noise = random.word();
+    let way_back = random.chance(60);
     let mut draw = Draw { random, at: 50, steps: Vec::new(), lost: false };
     draw.write(Write::CreateBucket { bucket: 0 });
     draw.write(Write::CreateBucket { bucket: 1 });
@@ -32,7 +33,7 @@ pub fn scenario(seed: u64) -> Scenario {
             draw.work();
         }
     }
-    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, steps: draw.steps }
+    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, way_back, steps: draw.steps }
 }
 
 struct Draw {
@@ -133,7 +134,7 @@ impl Draw {
     fn trouble(&mut self) {
         self.pause();
         let site = self.site();
-        match self.random.below(32) {
+        match self.random.below(36) {
             0..4 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
             4..6 => {
                 let effects = self.random.below(80) as u32;
@@ -177,6 +178,7 @@ impl Draw {
                 self.episode(Step::Crash(Site::B), Some(Step::Restart(Site::B)));
                 self.push(Step::Restart(Site::A));
             }
+            32..36 => self.failback(),
             _ => self.failover(),
         }
     }
@@ -217,6 +219,44 @@ impl Draw {
             if let Step::Crash(site) = end {
                 self.push(Step::Restart(site));
             }
+        }
+    }
+
+    /// Everything is mended, and the origin goes back, or is asked to, where it is now; somebody may fail on the way.
+    fn failback(&mut self) {
+        self.push(Step::Heal);
+        self.push(Step::Restart(Site::A));
+        self.push(Step::Restart(Site::B));
+        self.at += self.random.between(200, 3_000);
+        if self.random.chance(10) {
+            self.push(Step::Order(Site::B, Order::FailbackDry));
+        }
+        let site = self.random.weighted(&[(4, Site::B), (1, Site::A)]);
+        if self.random.chance(40) {
+            let (failing, effects) = (self.site(), self.random.below(25) as u32);
+            self.push(Step::CrashAfter(failing, effects));
+        }
+        self.push(Step::Order(site, Order::Failback));
+        for _ in 0..self.random.below(4) {
+            self.work();
+        }
+        match self.random.below(8) {
+            0 => self.push(Step::Cut(site)),
+            1 => self.push(Step::Crash(site)),
+            2 => self.push(Step::Crash(site.peer())),
+            3 => self.push(Step::Reset),
+            _ => {}
+        }
+        for _ in 0..self.random.below(6) {
+            self.work();
+        }
+        if self.random.chance(15) {
+            self.push(Step::Order(site, Order::PromoteLossy));
+        }
+        if self.random.chance(80) {
+            self.push(Step::Heal);
+            self.push(Step::Restart(Site::A));
+            self.push(Step::Restart(Site::B));
         }
     }
 

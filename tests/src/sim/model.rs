@@ -60,11 +60,13 @@ pub struct Model {
     stores: [Store; 2],
     /// The last record that was answered or shown as durable at both sites, by origin.
     mirrored: HashMap<Origin, Position>,
-    /// The last record that was answered as received at B, whose process has not died since.
-    received: Position,
+    /// The last record that was answered as received at a site, whose process has not died since.
+    received: [Position; 2],
     writers: HashMap<(Origin, Epoch), Site>,
-    /// Origins that site B has taken, and the last record that it took them with.
-    pub promoted: HashMap<Origin, Position>,
+    /// Who takes the writes of site A's origin, or took it over last, and the highest epoch under which it did.
+    holder: (Site, Epoch),
+    /// Site B knows the way back.
+    way_back: bool,
     /// Records that a proved verdict promised to be all.
     pub lost: HashSet<Site>,
     /// Bytes and answers, for a summary.
@@ -74,7 +76,7 @@ pub struct Model {
 impl Model {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(policy: Policy, ack: AckLevel) -> Self {
+    pub fn new(policy: Policy, ack: AckLevel, way_back: bool) -> Self {
         Self {
             policy,
             ack,
@@ -83,9 +85,10 @@ impl Model {
             logs: Vec::new(),
             stores: Default::default(),
             mirrored: HashMap::new(),
-            received: Position::default(),
+            received: Default::default(),
             writers: HashMap::new(),
-            promoted: HashMap::new(),
+            holder: (Site::A, Epoch::default()),
+            way_back,
             lost: HashSet::new(),
             answers: 0,
         }
@@ -116,6 +119,39 @@ impl Model {
     #[must_use]
     pub fn stored(&self, site: Site, origin: &Origin) -> Option<&OriginEntry> {
         self.stores[site.index()].durable.as_ref()?.origin(origin)
+    }
+
+    /// Who takes the origin's writes, or took it over last.
+    #[must_use]
+    pub fn holder(&self) -> Site {
+        self.holder.0
+    }
+
+    /// Does this site write site A's origin without a mirror to come?
+    #[must_use]
+    pub fn has_no_stream(&self, site: Site, origin: &Origin) -> bool {
+        *origin == Site::A.origin() && site == Site::B && self.holder.0 == site && !self.way_back
+    }
+
+    /// A site says that it takes the origin's writes: true where it took them over from the other one.
+    pub fn takes(&mut self, site: Site, epoch: Epoch) -> bool {
+        if let Some(log) = self.log_mut(site, &Site::A.origin()) {
+            log.was_source = true;
+        }
+        // One that was taken back above the epoch of an old offer counts only as long as its site is there.
+        let taken = site != self.holder.0 && (epoch > self.holder.1 || self.lost.contains(&self.holder.0));
+        if taken || site == self.holder.0 {
+            self.holder = (site, epoch.max(self.holder.1));
+        }
+        taken
+    }
+
+    /// A site is the other one's destination now: what it answered alone before is set aside, or known to be lost.
+    pub fn follows(&mut self, site: Site, origin: &Origin) {
+        if let Some(log) = self.log_mut(site, origin) {
+            log.answered = Position::default();
+            log.was_source = false;
+        }
     }
 
     /// The stream's policy.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use lockstep_mirror::plan::{AckLevel, Policy};
+use lockstep_storage::id::Origin;
 
 /// A site. `A` is the origin's own node, `B` holds its mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,16 @@ impl Site {
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
+    }
+
+    /// The origin of its clients' writes.
+    #[must_use]
+    pub fn origin(self) -> Origin {
+        let name = match self {
+            Self::A => "a",
+            Self::B => "b",
+        };
+        Origin::new(name).unwrap_or_else(|_| unreachable!("a name"))
     }
 
     /// The other one.
@@ -46,6 +57,8 @@ pub enum Order {
     DryRun,
     Promote,
     PromoteLossy,
+    Failback,
+    FailbackDry,
     Shutdown,
 }
 
@@ -151,6 +164,8 @@ pub struct Scenario {
     pub link_timeout_ms: u64,
     /// Time between consistency points, in milliseconds.
     pub sync_interval_ms: u64,
+    /// Site B knows the way back: once it is promoted, its writes go to site A.
+    pub way_back: bool,
     /// What happens, and when in milliseconds from the start.
     pub steps: Vec<(u64, Step)>,
 }
@@ -159,7 +174,7 @@ const POLICIES: [(&str, Policy); 3] = [("strict", Policy::Strict), ("sync", Poli
 const LEVELS: [(&str, AckLevel); 3] =
     [("received", AckLevel::Received), ("durable", AckLevel::Durable), ("applied", AckLevel::Applied)];
 const SITES: [(&str, Site); 2] = [("a", Site::A), ("b", Site::B)];
-const ORDERS: [(&str, Order); 8] = [
+const ORDERS: [(&str, Order); 10] = [
     ("sync", Order::Sync),
     ("pause", Order::Pause),
     ("resume", Order::Resume),
@@ -167,6 +182,8 @@ const ORDERS: [(&str, Order); 8] = [
     ("dry-run", Order::DryRun),
     ("promote", Order::Promote),
     ("promote-lossy", Order::PromoteLossy),
+    ("failback", Order::Failback),
+    ("failback-dry", Order::FailbackDry),
     ("shutdown", Order::Shutdown),
 ];
 
@@ -178,7 +195,8 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (policy, ack) = (word(&POLICIES, self.policy), word(&LEVELS, self.ack));
         let (timeout, interval) = (self.link_timeout_ms, self.sync_interval_ms);
-        writeln!(f, "noise {} policy {policy} ack {ack} timeout {timeout} interval {interval}", self.noise)?;
+        let back = if self.way_back { " way-back" } else { "" };
+        writeln!(f, "noise {} policy {policy} ack {ack} timeout {timeout} interval {interval}{back}", self.noise)?;
         for (at, step) in &self.steps {
             writeln!(f, "{at:>6} {step}")?;
         }
@@ -288,6 +306,7 @@ impl FromStr for Scenario {
             ack: head.field("ack", |w| w.of(&LEVELS))?,
             link_timeout_ms: head.field("timeout", Words::number)?,
             sync_interval_ms: head.field("interval", Words::number)?,
+            way_back: head.word().is_ok_and(|word| word == "way-back"),
             steps: Vec::new(),
         };
         for line in lines {

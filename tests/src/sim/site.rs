@@ -160,11 +160,7 @@ pub struct SiteState {
 /// The origins by their sites' names.
 #[must_use]
 pub fn origin_of(site: Site) -> Origin {
-    let name = match site {
-        Site::A => "a",
-        Site::B => "b",
-    };
-    Origin::new(name).unwrap_or_else(|_| unreachable!("a name"))
+    site.origin()
 }
 
 /// The records of a first start, as the gateway has them: a user and a key.
@@ -194,7 +190,7 @@ fn limits() -> Limits {
 fn plan(site: Site, scenario: &Scenario) -> NodePlan {
     let nvram_len = segment_len_min(RECORD_LEN_MAX) * u64::from(SEGMENTS_DEFAULT);
     let stream = StreamPlan {
-        destination: origin_of(Site::B),
+        destination: origin_of(site.peer()),
         url: String::new(),
         policy: scenario.policy,
         ack: scenario.ack,
@@ -202,10 +198,11 @@ fn plan(site: Site, scenario: &Scenario) -> NodePlan {
         sync_interval: std::time::Duration::from_millis(scenario.sync_interval_ms),
         backlog_limit: 1 << 30,
     };
-    let own = OriginPlan { origin: origin_of(site), nvram_len, stream: (site == Site::A).then_some(stream) };
+    let here = |wanted: bool| wanted.then(|| stream.clone());
+    let own = OriginPlan { origin: origin_of(site), nvram_len, stream: here(site == Site::A) };
     let mut origins = vec![own];
     if site == Site::B {
-        origins.push(OriginPlan { origin: origin_of(Site::A), nvram_len, stream: None });
+        origins.push(OriginPlan { origin: origin_of(Site::A), nvram_len, stream: here(scenario.way_back) });
     }
     let node = origin_of(site);
     NodePlan { bootstrap: bootstrap(node.as_str()), node, origins, limits: limits() }

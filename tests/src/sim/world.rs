@@ -16,9 +16,10 @@ use lockstep_mirror::client::{OriginState, Role};
 use lockstep_mirror::event::{Connection, Effect, Event, IDLE_INTERVAL_MS, Now, Report, Ticket};
 use lockstep_mirror::node::PROVED;
 use lockstep_storage::id::Origin;
+use lockstep_storage::superblock::StoredRole;
 
 use super::client::Clients;
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Seen};
 use super::image::References;
 use super::mistake::Mistake;
 use super::model::{Checked, Model, broken};
@@ -134,7 +135,7 @@ impl World {
             sites: Site::ALL.map(|site| SiteState::new(site, scenario)),
             links: Vec::new(),
             given_up: Vec::new(),
-            model: Model::new(scenario.policy, scenario.ack),
+            model: Model::new(scenario.policy, scenario.ack, scenario.way_back),
             references: References::default(),
             clients: Clients::default(),
             trace: Trace::new(keep_trace),
@@ -310,8 +311,8 @@ impl World {
                     ),
                 );
             }
-            if site == Site::A && log.origin == origin_of(Site::A) {
-                self.watch(&log, idle)?;
+            if source && log.origin == origin_of(Site::A) {
+                self.watch(site, &log, idle)?;
             }
         }
         Ok(())
@@ -357,19 +358,33 @@ impl World {
     fn published(&mut self, site: Site, state: &OriginState) -> Checked {
         let OriginState { origin, role, .. } = state;
         let role = *role;
-        if site == Site::B && *origin == origin_of(Site::A) && role == Role::Source {
-            let stored = self.model.stored(site, origin);
-            if stored.is_none_or(|entry| entry.role != lockstep_storage::superblock::StoredRole::Source) {
-                return broken(2, format!("{site:?} serves {origin} before its fence is durable"));
+        if *origin == origin_of(Site::A) {
+            match role {
+                Role::Source => self.takes_over(site, origin)?,
+                Role::Destination => self.model.follows(site, origin),
+                Role::Fenced => {}
             }
-            self.model.keeps_mirrored(site, origin, "is promoted")?;
-            self.model.keeps_received(origin)?;
-            let last = self.model.log(site, origin).map(super::model::LogTruth::last).unwrap_or_default();
-            self.model.promoted.entry(origin.clone()).or_insert(last);
-            self.check_image(site, origin)?;
         }
         self.sites[site.index()].published(state);
         Ok(())
+    }
+
+    /// A site says that it takes the origin's writes.
+    fn takes_over(&mut self, site: Site, origin: &Origin) -> Checked {
+        let stored = self.model.stored(site, origin);
+        let Some(entry) = stored.filter(|entry| entry.role == StoredRole::Source) else {
+            return broken(2, format!("{site:?} serves {origin} before its fence is durable"));
+        };
+        let epoch = entry.epoch();
+        if !self.model.takes(site, epoch) {
+            return Ok(());
+        }
+        if site == Site::A {
+            self.seen.note(Seen::TakenBack);
+        }
+        self.model.keeps_mirrored(site, origin, "takes it over")?;
+        self.model.keeps_received(site, origin)?;
+        self.check_image(site, origin)
     }
 
     /// An order is answered.
@@ -379,10 +394,13 @@ impl World {
         };
         let (_, _, order) = self.orders.swap_remove(index);
         if let Ok(report) = &result
-            && matches!(order, Order::Promote | Order::PromoteLossy)
             && report.verdict == Some(PROVED)
         {
-            self.model.keeps_answered(&origin_of(Site::A))?;
+            match order {
+                Order::Promote | Order::PromoteLossy => self.model.keeps_answered(site, &origin_of(Site::A))?,
+                Order::Failback => self.model.keeps_answered(site.peer(), &origin_of(Site::A))?,
+                _ => {}
+            }
         }
         self.cover_reply(order, &result);
         self.replies.push((order, site, result));

@@ -15,6 +15,7 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         role,
         state,
         reason: String::new(),
+        alone: false,
         peer: peer.map(|peer| Origin::new(peer).unwrap()),
         policy: (role == Role::Source && peer.is_some()).then_some(Policy::Sync),
         last: Seq(12),

@@ -19,6 +19,7 @@ use lockstep_storage::record::Draft;
 use tokio::runtime::Handle;
 
 use crate::s3::locks::{Held, Mode, Name};
+use crate::s3::service::check_readable;
 use crate::s3::upload::{BodyGuard, Target};
 use crate::s3::{Code, Gateway, Request, Response, S3Error};
 
@@ -131,7 +132,7 @@ pub fn target(gateway: &Gateway, request: &Request) -> Result<Target, S3Error> {
         Some(Role::Destination) => {
             format!("This node holds the mirror of {origin}: it serves reads until it is promoted.")
         }
-        Some(Role::Fenced) => format!("The mirror of {origin} was promoted: this node must not take its writes."),
+        Some(Role::Fenced) => format!("This node gave {origin} up to its peer: it must not take its writes."),
         None => format!("This node has no origin {origin}."),
     };
     Err(S3Error::unavailable(reason, 5))
@@ -187,6 +188,8 @@ where
     F: FnOnce(&View) -> Result<Decision<T>, S3Error>,
 {
     let origin = target.origin.clone();
+    // The state before the view: what comes into the image in between makes the decision void.
+    let history = readable_history(&target)?;
     let decision = decide(&target.client.view(&target.origin)?)?;
     let (mutation, payload, body, value) = match decision {
         Decision::Log { mutation, payload, body, value } => (mutation, payload, body, value),
@@ -196,13 +199,22 @@ where
         tracing::error!(%error, "an op does not fit in a record");
         Code::InternalError
     })?;
-    let written = target.client.write(&target.origin, draft, target.require).await?;
+    let written = target.client.write(&target.origin, draft, target.require, history).await?;
     let mut pending = Pending { waiting: Some((written, held)), runtime: Handle::current() };
     // Whoever stops waiting here drops `pending`, which then keeps the locks; and gives the body up by a record that comes
     // after the op and so finds it taken.
     let receipt = pending.done().await?;
     body.keep();
     Ok(Written { value, receipt: Some(receipt), origin })
+}
+
+/// The number under which the image may be looked at now, to decide something on it.
+fn readable_history(target: &Target) -> Result<u64, S3Error> {
+    let origins = target.client.origins();
+    let state = origins.iter().find(|state| state.origin == target.origin);
+    let state = state.ok_or_else(|| Refusal::Gone(format!("this node has no origin {}", target.origin)))?;
+    check_readable(state)?;
+    Ok(state.history)
 }
 
 /// A write under way and its locks. They are held until its outcome is certain, also when nobody waits for it any more.

@@ -10,7 +10,7 @@ use crate::message::{Ack, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
 /// Highest kind that this version knows.
-pub(super) const KIND_MAX: u8 = 10;
+pub(super) const KIND_MAX: u8 = 11;
 
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;
@@ -21,6 +21,7 @@ const KIND_SYNC_REQUEST: u8 = 7;
 const KIND_SYNC_DONE: u8 = 8;
 const KIND_SET_IN_SYNC: u8 = 9;
 const KIND_IN_SYNC_STORED: u8 = 10;
+const KIND_HAND_OVER: u8 = 11;
 
 /// A reason is cut at this length, in bytes: it is one sentence.
 const REASON_LEN_MAX: usize = 2 << 10;
@@ -161,6 +162,7 @@ pub(super) fn encode(message: &Message) -> (u8, Vec<u8>) {
         Message::SyncDone { through } => (KIND_SYNC_DONE, SeqBody { seq: through.0 }.encode_to_vec()),
         Message::SetInSync(flag) => (KIND_SET_IN_SYNC, FlagBody { flag: *flag }.encode_to_vec()),
         Message::InSyncStored(flag) => (KIND_IN_SYNC_STORED, FlagBody { flag: *flag }.encode_to_vec()),
+        Message::HandOver { last } => (KIND_HAND_OVER, PositionBody::from(*last).encode_to_vec()),
     }
 }
 
@@ -186,6 +188,7 @@ pub(super) fn decode(kind: u8, body: &[u8]) -> Result<Message, WireError> {
         KIND_SYNC_DONE => Ok(Message::SyncDone { through: Seq(parse::<SeqBody>(kind, body)?.seq) }),
         KIND_SET_IN_SYNC => Ok(Message::SetInSync(parse::<FlagBody>(kind, body)?.flag)),
         KIND_IN_SYNC_STORED => Ok(Message::InSyncStored(parse::<FlagBody>(kind, body)?.flag)),
+        KIND_HAND_OVER => Ok(Message::HandOver { last: parse::<PositionBody>(kind, body)?.into() }),
         other => Err(WireError::UnknownKind(other)),
     }
 }

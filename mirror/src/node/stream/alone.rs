@@ -18,6 +18,7 @@ impl Log {
         let Some(stream) = self.stream() else { return };
         match stream.plan.policy {
             Policy::Async => {}
+            Policy::Strict if stream.alone => {}
             Policy::Strict => {
                 let reason = format!("the mirror did not answer for {timeout_ms} ms");
                 let stalled = stream.is_linked() && stream.state != StreamState::CatchingUp;

@@ -29,6 +29,7 @@ impl Log {
         self.commit(cx);
         self.pump(cx);
         self.converge(cx);
+        self.offer(cx);
     }
 
     /// Catching up, closing, in sync: goes on as far as the destination is.
@@ -36,7 +37,7 @@ impl Log {
         let last = self.last.seq;
         let now_ms = cx.now.mono_ms;
         let Some(stream) = self.stream() else { return };
-        if !stream.is_linked() || stream.degrading {
+        if !stream.is_linked() || stream.degrading || stream.state == StreamState::HandingOver {
             return;
         }
         if stream.plan.policy == Policy::Async {
@@ -60,7 +61,13 @@ impl Log {
         if stream.state == StreamState::Closing && stream.peer.persisted >= stream.closing_at {
             let waiting = self.after.iter().any(|(_, what)| *what == After::InSync);
             if !waiting {
-                let version = cx.store.change(&self.origin, |entry| entry.in_sync = true);
+                let version = cx.store.change(&self.origin, |entry| {
+                    entry.in_sync = true;
+                    entry.promoted = false;
+                });
+                if let Some(stream) = self.stream() {
+                    stream.promoted = false;
+                }
                 self.when_stored(version, After::InSync);
             }
         }

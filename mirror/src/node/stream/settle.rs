@@ -105,14 +105,17 @@ impl Log {
     }
 
     /// Records that only the destination has: a client may have been answered for them.
-    pub(super) fn adopt(&mut self, records: Vec<Record>, cx: &mut Context) {
+    pub(super) fn adopt(&mut self, mut records: Vec<Record>, cx: &mut Context) {
         let entry = cx.store.entry(&self.origin);
         let history = History { epochs: &entry.epochs, last: self.last };
         let mut parent = self.incoming.back().map_or(self.last, Record::position);
+        // What was asked for again while it was under way.
+        records.retain(|record| record.header.seq > parent.seq);
         for record in &records {
             let header = &record.header;
             let follows = header.seq == parent.seq.next() && header.parent == parent.checksum;
-            if !follows || history.epoch_at(header.seq) != Some(header.epoch) {
+            let fits = header.record_len() <= self.limits.record_len_max;
+            if !follows || !fits || history.epoch_at(header.seq) != Some(header.epoch) {
                 return self.protocol_error("records to adopt do not follow", cx);
             }
             parent = record.position();
@@ -120,9 +123,9 @@ impl Log {
         self.incoming.extend(records);
     }
 
-    /// Adopted records are persisted; when all are, the ends are the same.
+    /// Adopted records are persisted: the next are asked for; when all are, the ends are the same.
     pub(in crate::node) fn adopted(&mut self, cx: &mut Context) {
-        let (persisted, last) = (self.persisted, self.last);
+        let (persisted, last, nothing_waits) = (self.persisted, self.last, self.incoming.is_empty());
         let Some(stream) = self.stream() else { return };
         match stream.adopting {
             Some(target) if persisted >= target.seq && last == target => {
@@ -136,13 +139,19 @@ impl Log {
             Some(target) if persisted >= target.seq => {
                 self.protocol_error("the adopted records are not those announced", cx);
             }
+            // One message at a time, so that no more is held than one brings.
+            Some(_) if persisted == last.seq && nothing_waits => {
+                if let Some(connection) = stream.connection() {
+                    self.send(connection, Message::Adopt { after: persisted }, cx);
+                }
+            }
             _ => {}
         }
     }
 
     /// Both ends hold one history, the destination up to `has`: sends the rest.
     fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
-        if !self.source().fresh {
+        if !self.source().fresh && !self.source().fence {
             // The first Hello since the start: bodies that the process before left open are given up by a new epoch.
             return self.raise(cx);
         }
@@ -166,7 +175,9 @@ impl Log {
             stream.untold = true;
             stream.closing_at = last;
         }
-        if !waits || stream.alone {
+        if stream.state == StreamState::HandingOver {
+            stream.reason = format!("{} is asked to take the origin", stream.plan.destination);
+        } else if !waits || stream.alone {
             // With the in-sync mark durable nothing was ever answered alone: acks are waited for from now on.
             let strict_mark = in_sync && stream.plan.policy != Policy::Async;
             if strict_mark {
@@ -178,5 +189,6 @@ impl Log {
         self.commit(cx);
         self.pump(cx);
         self.converge(cx);
+        self.offer(cx);
     }
 }

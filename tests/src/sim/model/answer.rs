@@ -13,7 +13,7 @@ impl Model {
     /// Rule 2: everything that was answered as mirrored is in the history of whoever goes on.
     pub fn keeps_mirrored(&self, site: Site, origin: &Origin, doing: &str) -> Checked {
         let (Some(log), Some(mirrored)) = (self.log(site, origin), self.mirrored.get(origin)) else { return Ok(()) };
-        let deposed = self.promoted.contains_key(origin) && site == Site::A;
+        let deposed = *origin == Site::A.origin() && site != self.holder.0;
         if deposed || log.holds(*mirrored) {
             return Ok(());
         }
@@ -21,22 +21,25 @@ impl Model {
     }
 
     /// At level `received` a mirror that has run since has what it said.
-    pub fn keeps_received(&mut self, origin: &Origin) -> Checked {
-        let received = std::mem::take(&mut self.received);
-        let held = self.log(Site::B, origin).is_none_or(|log| log.holds(received));
+    pub fn keeps_received(&mut self, site: Site, origin: &Origin) -> Checked {
+        let received = std::mem::take(&mut self.received[site.index()]);
+        let held = self.log(site, origin).is_none_or(|log| log.holds(received));
         if held {
             return Ok(());
         }
-        broken(2, format!("B is promoted for {origin} without record {received}, which it said that it had received"))
+        broken(2, format!("{site:?} takes {origin} without record {received}, which it said that it had received"))
     }
 
     /// Under `proved` nothing at all is missing.
-    pub fn keeps_answered(&self, origin: &Origin) -> Checked {
-        let (Some(a), Some(b)) = (self.log(Site::A, origin), self.log(Site::B, origin)) else { return Ok(()) };
+    pub fn keeps_answered(&self, at: Site, origin: &Origin) -> Checked {
+        let (Some(a), Some(b)) = (self.log(at.peer(), origin), self.log(at, origin)) else { return Ok(()) };
         if b.holds(a.answered) {
             return Ok(());
         }
-        broken(2, format!("the verdict of {origin} is 'proved', record {} was answered and is not at B", a.answered))
+        broken(
+            2,
+            format!("the verdict of {origin} is 'proved', record {} was answered and is not at {at:?}", a.answered),
+        )
     }
 
     /// The image shows everything up to here. Rules 2, 3 and 4.
@@ -75,7 +78,7 @@ impl Model {
     fn in_sync_is_true(&mut self, site: Site, origin: &Origin, at: Position) -> Checked {
         let waits = self.policy != Policy::Async && self.ack != AckLevel::Received;
         let marked = self.stored(site, origin).is_some_and(|e| e.in_sync && e.role == StoredRole::Source);
-        if !waits || !marked || site == Site::B {
+        if !waits || !marked {
             return Ok(());
         }
         let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
@@ -146,13 +149,13 @@ impl Model {
 
     /// Out of sync is stored before the first answer that only this site has; never under `strict`.
     fn may_answer_alone(&self, site: Site, origin: &Origin, at: Position) -> Checked {
-        let promoted = site == Site::B;
-        let own_stream = origin.as_str() == "a" && !promoted;
-        if !own_stream {
+        if *origin != Site::A.origin() || self.has_no_stream(site, origin) {
             return Ok(());
         }
-        let marked = self.stored(site, origin).is_some_and(|entry| entry.in_sync);
+        let stored = self.stored(site, origin);
+        let (marked, promoted) = stored.map_or((false, false), |entry| (entry.in_sync, entry.promoted));
         match self.policy {
+            Policy::Strict if promoted => Ok(()),
             Policy::Strict => broken(1, format!("{site:?} answers alone for record {at} of {origin} under strict")),
             Policy::Sync if marked => {
                 broken(2, format!("{site:?} answers alone for record {at} of {origin}, its superblock says in sync"))
@@ -171,8 +174,9 @@ impl Model {
             }
             // An ack may outlive the process that sent it.
             let held = at.seq <= other.held.max(other.durable());
-            if site == Site::A && held && at.seq > self.received.seq {
-                self.received = at;
+            let received = &mut self.received[site.peer().index()];
+            if held && at.seq > received.seq {
+                *received = at;
             }
             return Ok(());
         }

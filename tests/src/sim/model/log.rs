@@ -35,6 +35,8 @@ pub struct LogTruth {
     pub(super) answered: Position,
     /// The last record that its image ever showed.
     pub shown: Seq,
+    /// It took writes, and has not been the other one's destination since.
+    pub(super) was_source: bool,
     /// What was durable here before the site began anew: its peer may have heard so.
     before: Vec<Position>,
 }
@@ -56,6 +58,7 @@ impl LogTruth {
             held: Seq::ZERO,
             answered: Position::default(),
             shown: Seq::ZERO,
+            was_source: false,
             before: Vec::new(),
         }
     }

@@ -39,11 +39,15 @@ impl Model {
 
     /// What came after `last` is set aside.
     pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked {
-        if self.promoted.contains_key(origin) && site == Site::B {
-            return broken(2, format!("{site:?} cuts {origin} to {last} after it was promoted"));
+        if *origin == Site::A.origin() && site == self.holder.0 {
+            return broken(2, format!("{site:?} cuts {origin} to {last}, whose writes it takes"));
         }
         let mirrored = self.mirrored.get(origin).copied().unwrap_or_default();
         let Some(log) = self.log_mut(site, origin) else { return Ok(()) };
+        // A deposed source may have shown what it alone had: that is its tail.
+        if std::mem::take(&mut log.was_source) {
+            log.shown = log.shown.min(last.seq);
+        }
         if !log.holds(last) || log.shown > last.seq {
             return broken(
                 6,
@@ -67,10 +71,8 @@ impl Model {
     pub fn crashed(&mut self, site: Site) {
         self.stores[site.index()].written = None;
         self.logs.iter_mut().filter(|log| log.site == site).for_each(|log| log.held = Seq::ZERO);
-        if site == Site::B {
-            // What was only in its memory is gone.
-            self.received = Position::default();
-        }
+        // What was only in its memory is gone.
+        self.received[site.index()] = Position::default();
     }
 
     /// The site is gone for good.

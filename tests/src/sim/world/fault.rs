@@ -40,7 +40,7 @@ impl World {
                 Ok(())
             }
             // A site that serves the origin alone has no copy elsewhere to begin anew from.
-            Step::Renew(site) if self.is_promoted(site, &origin_of(Site::A)) => Ok(()),
+            Step::Renew(site) if self.model.holder() == site => Ok(()),
             Step::Renew(site) => self.renew(site),
             Step::Cut(site) => {
                 self.sites[site.index()].cut = true;
@@ -114,13 +114,15 @@ impl World {
         let origin = origin_of(Site::A);
         let promote = |dry_run, accept_loss| Command::Promote { origin: origin.clone(), dry_run, accept_loss };
         let command = match order {
-            Order::Sync => Command::Sync,
+            Order::Sync => Command::Sync { origin: Some(origin) },
             Order::Pause => Command::Pause { origin },
             Order::Resume => Command::Resume { origin, alone: false },
             Order::Alone => Command::Resume { origin, alone: true },
             Order::DryRun => promote(true, false),
             Order::Promote => promote(false, false),
             Order::PromoteLossy => promote(false, true),
+            Order::Failback => Command::Failback { origin, dry_run: false },
+            Order::FailbackDry => Command::Failback { origin, dry_run: true },
             Order::Shutdown => Command::Shutdown,
         };
         self.feed(site, Event::Command { ticket, command })

@@ -78,7 +78,7 @@ impl World {
             claim_persisted(&mut message, &mut self.links[index]);
         }
         if let Message::Append(append) = &message
-            && site == Site::A
+            && end == 0
         {
             self.model.sent(site, origin, &append.records)?;
             self.spend(index, append)?;

@@ -71,7 +71,7 @@ impl World {
     /// Counts what an effect tells.
     pub(super) fn cover_effect(&mut self, site: Site, effect: &Effect) {
         let seen = match effect {
-            Effect::Fetch { .. } if site == Site::A => Seen::ReadBack,
+            Effect::Fetch { .. } if site == self.model.holder() => Seen::ReadBack,
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
@@ -80,6 +80,8 @@ impl World {
                 self.adopts(site, true);
                 Seen::Adopted
             }
+            Effect::Send { message: Message::HandOver { .. }, .. } => Seen::Offered,
+            Effect::Send { message: Message::Welcome(_), .. } if site == Site::A => Seen::WayBackLinked,
             Effect::Connect { .. } => return self.adopts(site, false),
             _ => return,
         };
@@ -123,6 +125,9 @@ impl World {
             (Order::Alone, Ok(_)) => Seen::ResumedAlone,
             (Order::DryRun, Ok(_)) => Seen::DryRun,
             (Order::Shutdown, Ok(_)) => Seen::ShutDown,
+            (Order::Failback, Ok(_)) => Seen::HandedOver,
+            (Order::Failback, Err(_)) => Seen::FailbackRefused,
+            (Order::PromoteLossy, Ok(report)) if report.text.contains("again under epoch") => Seen::Reclaimed,
             (Order::Promote, Err(_)) => Seen::PromoteRefused,
             (_, Ok(report)) if promote => match report.verdict {
                 Some(PROVED) => Seen::PromotedProved,
@@ -141,11 +146,12 @@ impl World {
             .orders
             .iter()
             .any(|(_, at, order)| *at == site && matches!(order, Order::Promote | Order::PromoteLossy));
+        let failing_back = self.orders.iter().any(|(.., order)| *order == Order::Failback);
         let other_down = self.boot(site.peer()).is_none();
         let unapplied = self.model.log(site, &origin).is_some_and(|log| log.applied < log.last().seq);
         let Some(process) = &self.sites[site.index()].process else { return };
         let flushing = process.workers.iter().any(|worker| worker.flushing.is_some());
-        let state = process.watched.as_ref().filter(|_| site == Site::A).map(|status| status.state);
+        let state = process.watched.as_ref().filter(|status| status.origin == origin).map(|status| status.state);
         for (seen, met) in [
             (if site == Site::A { Seen::SourceCrashed } else { Seen::DestinationCrashed }, true),
             (Seen::BothDown, other_down),
@@ -158,6 +164,7 @@ impl World {
             (Seen::CrashWhileOutOfSync, state == Some(StreamState::OutOfSync)),
             (Seen::CrashWhileAdopting, process.adopting),
             (Seen::CrashWhilePromoting, promoting),
+            (Seen::CrashWhileFailingBack, failing_back),
         ] {
             if met {
                 self.seen.note(seen);

@@ -4,7 +4,7 @@ use lockstep_mirror::client::Role;
 use lockstep_mirror::event::Report;
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
-use lockstep_storage::id::Origin;
+use lockstep_storage::id::{Origin, Seq};
 
 use super::World;
 use crate::sim::image::nothing_is_left;
@@ -19,7 +19,8 @@ const STEP_MS: u64 = 250;
 /// Does the stream say that it needs a baseline? One that has restarted in sync stays unsettled all the same.
 fn wants_baseline(status: &OriginStatus) -> bool {
     let unsettled = status.state == StreamState::Unsettled && status.reason.contains("needs a baseline");
-    unsettled || status.state == StreamState::NeedsBaseline
+    let refused = status.state == StreamState::Refused && status.reason.contains("needs a baseline");
+    unsettled || refused || status.state == StreamState::NeedsBaseline
 }
 
 impl World {
@@ -42,11 +43,14 @@ impl World {
             }
         }
         self.restart_the_stopping()?;
-        self.order(Site::A, Order::Resume)?;
-        if self.sites[Site::A.index()].lost && !self.promoted() {
+        for site in Site::ALL {
+            self.order(site, Order::Resume)?;
+        }
+        let offering = self.status(Site::B, &origin_of(Site::A)).is_some_and(|s| s.state == StreamState::HandingOver);
+        if self.sites[self.model.holder().index()].lost || (offering && self.sites[Site::A.index()].lost) {
             self.run_until(self.now + 100)?;
             self.order(Site::B, Order::PromoteLossy)?;
-            let mirrored = self.model.stored(Site::B, &origin_of(Site::A)).is_some_and(|e| !e.epochs.is_empty());
+            let mirrored = self.model.log(Site::B, &origin_of(Site::A)).is_some_and(|log| log.last().seq > Seq::ZERO);
             if !mirrored {
                 // Nothing was ever mirrored: B has nothing to serve, and nobody was told otherwise.
                 return self.model.keeps_mirrored(Site::B, &origin_of(Site::A), "has nothing to serve");
@@ -54,6 +58,12 @@ impl World {
         }
         // Whoever lost a connection hears of it first.
         self.run_until(self.now + 1_000)?;
+        let source = self.model.holder();
+        let unsettled = self.status(source, &origin_of(Site::A)).is_some_and(|s| s.state == StreamState::Unsettled);
+        if self.is_over() && unsettled {
+            self.order(source, Order::Alone)?;
+            self.run_until(self.now + 1_000)?;
+        }
         let end = self.now + SETTLE_MS;
         while !self.is_settled()? {
             if self.now >= end {
@@ -66,8 +76,18 @@ impl World {
         self.compare()
     }
 
-    fn promoted(&self) -> bool {
-        self.model.promoted.contains_key(&origin_of(Site::A))
+    /// Is there no stream any more: its source was promoted and knows no way back, or its destination is gone?
+    fn is_over(&self) -> bool {
+        let source = self.model.holder();
+        self.model.has_no_stream(source, &origin_of(Site::A)) || self.sites[source.peer().index()].lost
+    }
+
+    /// Under `strict` a source that was in sync waits for its mirror, also for one that is gone for good.
+    fn waits_for_ever(&self) -> bool {
+        let (source, origin) = (self.model.holder(), origin_of(Site::A));
+        let alone = self.model.has_no_stream(source, &origin)
+            || self.model.stored(source, &origin).is_some_and(|entry| entry.promoted);
+        self.is_over() && !alone && self.model.policy() == Policy::Strict
     }
 
     /// A node that was told to shut down is stopped and started again.
@@ -95,23 +115,28 @@ impl World {
     /// The source's stream is in sync or can never be, and every client has its answer.
     fn is_settled(&mut self) -> Checked<bool> {
         let origin = origin_of(Site::A);
-        let baseline = self.status(Site::A, &origin).is_some_and(|status| wants_baseline(&status));
+        let source = self.model.holder();
+        let baseline = self.status(source, &origin).is_some_and(|status| wants_baseline(&status));
         // A write whose outcome nobody can tell without a baseline keeps its lock, and the next one waits.
         let promoting = self.orders.iter().any(|(_, _, order)| matches!(order, Order::Promote | Order::PromoteLossy));
-        if promoting || (self.clients.waiting() > 0 && !baseline) {
+        if promoting || (self.clients.waiting() > 0 && !baseline && !self.waits_for_ever()) {
             return Ok(false);
         }
-        if self.promoted() {
-            let a = self.status(Site::A, &origin).map(|status| status.role);
-            return Ok(a.is_none_or(|role| role == Role::Fenced));
+        if self.is_over() {
+            let other = self.status(source.peer(), &origin).map(|status| status.role);
+            let known = other.is_none_or(|role| role == Role::Fenced) || self.sites[source.peer().index()].lost;
+            let readable = self.sites[source.index()].state(&origin).is_some_and(|state| state.readable);
+            return Ok(known && self.sites[source.index()].is_source(&origin) && (readable || self.waits_for_ever()));
         }
-        if self.sites[Site::A.index()].lost {
+        if self.sites[source.index()].lost {
             return Ok(false);
         }
-        let Some(a) = self.status(Site::A, &origin) else { return broken(8, "A stopped while nothing was wrong") };
+        let Some(a) = self.status(source, &origin) else {
+            return broken(8, format!("{source:?} stopped while nothing was wrong"));
+        };
         match a.state {
-            StreamState::InSync => {
-                let readable = self.sites[Site::A.index()].state(&origin).is_some_and(|state| state.readable);
+            StreamState::InSync if a.role == Role::Source => {
+                let readable = self.sites[source.index()].state(&origin).is_some_and(|state| state.readable);
                 Ok(readable && a.peer_persisted == a.last && self.is_marked(&a))
             }
             _ if wants_baseline(&a) => {
@@ -124,29 +149,23 @@ impl World {
 
     /// The destination knows that it is in sync, too: a promote there must not be refused. `async` promises nothing.
     fn is_marked(&self, a: &OriginStatus) -> bool {
-        let b = self.status(Site::B, &a.origin).map(|status| status.state);
+        let b = self.status(self.model.holder().peer(), &a.origin).map(|status| status.state);
         a.policy == Some(Policy::Async) || b == Some(StreamState::InSync)
     }
 
     /// A stream that says that it needs a baseline: does it?
     fn needs_baseline(&self, a: &OriginStatus) -> Checked<bool> {
-        let (Some(here), Some(there)) = (self.model.log(Site::A, &a.origin), self.model.log(Site::B, &a.origin)) else {
-            return Ok(false);
-        };
+        let source = self.model.holder();
+        let logs = (self.model.log(source, &a.origin), self.model.log(source.peer(), &a.origin));
+        let (Some(here), Some(there)) = logs else { return Ok(false) };
         let common = here.line.iter().zip(&there.line).take_while(|(a, b)| a == b).count() as u64;
         let trimmed = common < a.trimmed.0;
         let applied = there.line.len() as u64 > common && there.applied.0 > common;
         if trimmed || applied {
             return Ok(true);
         }
-        let (trimmed, at) = (a.trimmed, there.last().seq);
-        broken(
-            9,
-            format!(
-                "A says that B needs a baseline; common {common}, A trimmed {trimmed}, B at {at} applied {}",
-                there.applied
-            ),
-        )
+        // Said before the mirror restarted, or wrongly: then the streams do not come together in time.
+        Ok(false)
     }
 
     /// Whoever is the source now takes a write; so bodies that a process before left open are given up.
@@ -158,7 +177,8 @@ impl World {
         while self.clients.waiting() > 0 && self.now < end {
             self.run_until(self.now + STEP_MS)?;
         }
-        if self.model.answers == before && !self.baseline {
+        let waits = self.waits_for_ever();
+        if self.model.answers == before && !self.baseline && !waits {
             return broken(9, "everything is mended, and a write is not answered");
         }
         Ok(())
@@ -182,22 +202,22 @@ impl World {
 
     /// Consistency points until there can be nothing left to collect.
     fn points(&mut self) -> Checked {
-        let source = if self.promoted() { Site::B } else { Site::A };
-        let needs_baseline = self.baseline;
+        let (source, alone) = (self.model.holder(), self.model.has_no_stream(self.model.holder(), &origin_of(Site::A)));
+        let needs_baseline = self.baseline || self.is_over() && !alone;
         for _ in 0..3 {
             self.replies.clear();
-            if source == Site::A && !needs_baseline {
-                self.order(Site::A, Order::Sync)?;
+            if !needs_baseline {
+                self.order(source, Order::Sync)?;
             }
-            let wait = if source == Site::A { 3_000 } else { 12_000 };
+            let wait = if alone { 12_000 } else { 3_000 };
             let end = self.now + wait;
-            while self.now < end && (source == Site::B || self.point_reply().is_none()) {
+            while self.now < end && self.point_reply().is_none() {
                 self.run_until(self.now + 100)?;
             }
-            if let Some(Err(sentence)) = self.point_reply() {
+            if let Some(Err(sentence)) = self.point_reply().filter(|_| !needs_baseline) {
                 return broken(9, format!("in sync, and a consistency point is refused: {sentence}"));
             }
-            if source == Site::A && !needs_baseline && self.point_reply().is_none() {
+            if !needs_baseline && self.point_reply().is_none() {
                 return broken(9, format!("in sync, and a consistency point takes more than {wait} ms"));
             }
             self.run_until(self.now + 500)?;
@@ -219,12 +239,12 @@ impl World {
                 self.check_image(site, &origin)?;
             }
         }
-        let source = if self.promoted() { Site::B } else { Site::A };
+        let source = self.model.holder();
         self.model.keeps_mirrored(source, &origin, "ends")?;
         self.is_readable(source, &origin)?;
-        let settled = self.status(source, &origin).is_some() && !self.baseline;
+        let settled = self.status(source, &origin).is_some() && !self.baseline && !self.waits_for_ever();
         for site in Site::ALL {
-            let equal = site == source || !self.promoted();
+            let equal = site == source || !self.is_over();
             if !settled || !equal {
                 continue;
             }
@@ -233,9 +253,12 @@ impl World {
                 let (applied, last) = (log.applied, log.last());
                 return broken(9, format!("at the last consistency point {site:?} has applied {applied} of {last}"));
             }
-            self.nothing_is_left_at(site, &origin)?;
+            // What a source drops waits for its mirror, and this one is gone for good.
+            if !self.sites[site.peer().index()].lost || self.model.has_no_stream(site, &origin) {
+                self.nothing_is_left_at(site, &origin)?;
+            }
         }
-        if settled && !self.promoted() {
+        if settled && !self.is_over() {
             let ends = Site::ALL.map(|site| self.model.log(site, &origin).map(super::super::model::LogTruth::last));
             if ends[0] != ends[1] {
                 return broken(9, format!("in sync, and the logs end at {:?} and {:?}", ends[0], ends[1]));
@@ -247,7 +270,7 @@ impl World {
     /// Rule 1: whatever was answered can be read again, at the end at the latest.
     fn is_readable(&self, source: Site, origin: &Origin) -> Checked {
         let readable = self.sites[source.index()].state(origin).is_some_and(|state| state.readable);
-        if readable || self.baseline {
+        if readable || self.baseline || self.waits_for_ever() {
             return Ok(());
         }
         broken(1, format!("everything is mended, and {source:?} refuses readers of {origin}"))

@@ -79,8 +79,7 @@ impl World {
     }
 
     /// Time is judged after what has arrived: a source whose mirror has acknowledged everything is not late.
-    pub(super) fn watch(&mut self, status: &OriginStatus, idle: bool) -> Checked {
-        let site = Site::A;
+    pub(super) fn watch(&mut self, site: Site, status: &OriginStatus, idle: bool) -> Checked {
         let (now, ack, timeout_ms) = (self.now, self.model.ack_level(), self.link_timeout_ms);
         let Some(process) = self.process_mut(site) else { return Ok(()) };
         let arrived = process.arrived;

@@ -142,7 +142,7 @@ impl World {
 
     /// Does this site write the origin without its peer, by promotion?
     pub(super) fn is_promoted(&self, site: Site, origin: &Origin) -> bool {
-        site == Site::B && self.model.promoted.contains_key(origin)
+        self.model.has_no_stream(site, origin)
     }
 
     /// A flush begins: everything asked for before it is in the engine now.
