@@ -11,7 +11,7 @@ use lockstep_storage::superblock::EpochEntry;
 use crate::plan::{AckLevel, Policy};
 
 /// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// First message of the opener: everything that the other end needs to find the common point.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -123,6 +123,7 @@ fn add_origin(
         paused: false,
         generation_floor: 0,
         promoted: false,
+        peer_incarnation: 0,
         fenced_by: Epoch::default(),
     });
     Ok(())

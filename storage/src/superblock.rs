@@ -90,6 +90,8 @@ pub struct OriginEntry {
     pub paused: bool,
     /// At a source: it took the origin over and has not been in sync since: it answers alone, whatever the policy.
     pub promoted: bool,
+    /// The peer's incarnation when they were linked last; 0 for never. Another one under the same epoch is an empty log.
+    pub peer_incarnation: u64,
     /// At a node that was the source: the epoch under which its peer took the origin. Whoever takes it next goes above.
     pub fenced_by: Epoch,
     /// Segments of this generation and below are what a torn tail may have left: never read.
@@ -252,6 +254,8 @@ mod wire {
         fenced_by_counter: u64,
         #[prost(fixed64, tag = "16")]
         fenced_by_node: u64,
+        #[prost(fixed64, tag = "17")]
+        peer_incarnation: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -301,6 +305,7 @@ mod wire {
                 paused: o.paused,
                 generation_floor: o.generation_floor,
                 promoted: o.promoted,
+                peer_incarnation: o.peer_incarnation,
                 fenced_by_counter: o.fenced_by.counter,
                 fenced_by_node: o.fenced_by.node.0,
             }
@@ -344,6 +349,7 @@ mod wire {
                 paused: o.paused,
                 generation_floor: o.generation_floor,
                 promoted: o.promoted,
+                peer_incarnation: o.peer_incarnation,
                 fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },
             })
         }

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "what tests share panics where the test has failed")]
 #![allow(clippy::missing_errors_doc, reason = "the error of a check is always the rule that was broken")]
 
+pub mod history;
 pub mod node;
 pub mod process;
 pub mod raw;

@@ -6,11 +6,14 @@
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
 //! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
 //!   failover and return.
+//! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
 //! - [`figures`]: what a round found.
 
+pub mod clients;
 pub mod destination;
 pub mod failback;
 pub mod figures;
+pub mod history;
 pub mod link;
 pub mod proxy;
 pub mod scene;
@@ -44,10 +47,12 @@ pub enum Kind {
     Storm,
     /// The source is killed, its destination promoted; the source comes back as the destination, and gets the origin back.
     Failback,
+    /// Clients meet at a few keys while either site fails and the origin changes hands: what they are told is one history.
+    History,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 9] = [
+pub const KINDS: [(&str, Kind); 10] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -57,6 +62,7 @@ pub const KINDS: [(&str, Kind); 9] = [
     ("cut", Kind::Cut),
     ("storm", Kind::Storm),
     ("failback", Kind::Failback),
+    ("history", Kind::History),
 ];
 
 impl fmt::Display for Kind {
@@ -90,5 +96,6 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Cut => link::cut(options).await,
         Kind::Storm => storm::storm(options).await,
         Kind::Failback => failback::there_and_back(options).await,
+        Kind::History => history::history(options).await,
     }
 }

@@ -15,8 +15,10 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
     // Short where the round waits for it; elsewhere a device that stalls must not look like a lost link.
     let link_timeout = match kind {
         Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm => "500ms",
+        Kind::History => "1s",
         Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback => "10s",
     };
+    let (load, least_keys) = if kind == Kind::History { (300, 6) } else { (600, 100) };
     let options = Options {
         program: PathBuf::from(env!("CARGO_BIN_EXE_rounds")),
         root: root.path().to_owned(),
@@ -24,7 +26,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
         writers: 4,
         mix: Mix { keys: 300, ..Mix::MANY },
         objects: 100,
-        load: Duration::from_millis(600),
+        load: Duration::from_millis(load),
         seed,
     };
     let outcome = round(kind, &options).await;
@@ -34,7 +36,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
         panic!("{kind} under {policy}, seed {seed}, kept {}: {outcome:#?}", kept.display());
     }
     let figures = outcome.expect("a round");
-    assert!(figures.counts.writes > 100 && figures.keys > 100, "hardly any load: {}", figures.line());
+    assert!(figures.counts.writes > 100 && figures.keys >= least_keys, "hardly any load: {}", figures.line());
     figures
 }
 
@@ -122,4 +124,14 @@ async fn one_failure_after_the_other_under_sync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_failure_after_the_other_under_strict() {
     short(Kind::Storm, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_are_told_is_one_history_under_sync() {
+    short(Kind::History, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_are_told_is_one_history_under_strict() {
+    short(Kind::History, "strict").await;
 }

@@ -300,6 +300,7 @@ fn fresh_superblock(origin: &Origin, partition: Extent) -> Superblock {
         paused: false,
         generation_floor: 0,
         promoted: false,
+        peer_incarnation: 0,
         fenced_by: Epoch::default(),
     };
     Superblock { node: origin.clone(), incarnation: 1, origins: vec![entry] }

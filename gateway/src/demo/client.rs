@@ -77,7 +77,11 @@ impl S3Client {
         self.exchange(Method::PUT, target, &[("x-amz-copy-source", source)], Bytes::new()).await
     }
 
-    async fn exchange(
+    /// As [`Self::send`], with more headers, which are signed.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn exchange(
         &mut self,
         method: Method,
         target: &str,

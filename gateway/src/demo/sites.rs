@@ -139,6 +139,12 @@ impl Site {
         ran
     }
 
+    /// Its process id, where it was started.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Leaves it running; its process id.
     pub fn leave(&mut self) -> Option<u32> {
         self.child.take().map(|child| child.id())
@@ -246,6 +252,15 @@ impl Pair {
     /// # Errors
     /// When a site does not start or the two do not come into sync.
     pub async fn start(&mut self, root: &Path, stream: &Stream, link: &str) -> Result<(), String> {
+        let back = self.a.mirror.clone();
+        self.start_linked(root, stream, link, &back).await
+    }
+
+    /// As [`Pair::start`]; on the way back B reaches A at `back`.
+    ///
+    /// # Errors
+    /// As [`Pair::start`].
+    pub async fn start_linked(&mut self, root: &Path, stream: &Stream, link: &str, back: &str) -> Result<(), String> {
         let secret = root.join("mirror.key");
         std::fs::write(&secret, crate::secret::token()).map_err(|e| e.to_string())?;
         let to_b = format!(
@@ -254,8 +269,8 @@ impl Pair {
         );
         self.a.configure(&secret, &to_b)?;
         let from_a = format!(
-            "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\nurl = \"http://{}\"\npolicy = \"{}\"\nlink_timeout = \"{}\"\n",
-            self.a.mirror, stream.policy, stream.link_timeout
+            "[[mirror.source]]\nnode = \"site-a\"\nnvram = \"64MiB\"\nurl = \"http://{back}\"\npolicy = \"{}\"\nlink_timeout = \"{}\"\n",
+            stream.policy, stream.link_timeout
         );
         self.b.configure(&secret, &from_a)?;
         self.b.start()?;

@@ -210,6 +210,12 @@ impl Log {
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
         let found = relation(theirs, hello.node.node_id(), ours);
+        let started_empty = ![0, hello.incarnation].contains(&entry.peer_incarnation)
+            && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch());
+        if started_empty {
+            let reason = format!("{} has an NVRAM that is new: it is not the one whose records are here", hello.node);
+            return self.refuse_hello(&reason, cx);
+        }
         // Whatever comes of it: a source that went on alone has said so, and a promote must not say otherwise.
         if !hello.in_sync && entry.in_sync && found != Relation::Unrelated {
             cx.store.change(&self.origin, |entry| entry.in_sync = false);
@@ -246,7 +252,10 @@ impl Log {
         if hello.peer != *cx.node {
             return Some(format!("this is {}, not {}", cx.node, hello.peer));
         }
-        if hello.origin != self.origin || self.peer.as_ref() != Some(&hello.node) {
+        if hello.origin != self.origin {
+            return Some(format!("this stream is for {}, not for {}", self.origin, hello.origin));
+        }
+        if self.peer.as_ref() != Some(&hello.node) {
             return Some(format!("{} is not the peer of {} for {}", hello.node, cx.node, self.origin));
         }
         fault_of(&hello.epochs).map(|fault| format!("{} sent epochs that cannot be: {fault}", hello.node))
@@ -270,6 +279,7 @@ impl Log {
         let version = cx.store.change(&self.origin, |entry| {
             entry.epochs.clone_from(&hello.epochs);
             entry.role = StoredRole::Destination;
+            entry.peer_incarnation = hello.incarnation;
             entry.in_sync &= hello.in_sync;
             // At level `received` a restart of this node may have lost what was answered: nothing is proved then.
             entry.peer_strict = hello.policy == Policy::Strict && hello.ack != AckLevel::Received;

@@ -61,6 +61,8 @@ pub struct Scene {
     pub pair: Pair,
     /// The link, where it can be cut.
     pub proxy: Option<Proxy>,
+    /// The way back: from B as the source to A. It can be cut where the link can.
+    pub back: Option<Proxy>,
     /// What writers were told, while none writes.
     pub ledger: Ledger,
     /// What the round found so far.
@@ -79,12 +81,17 @@ impl Scene {
     pub async fn open(options: &Options, through_proxy: bool) -> Result<Self, String> {
         let mut pair = Pair::new(&options.root, &options.program)?;
         let proxy = if through_proxy { Some(Proxy::new(&pair.b.mirror).await?) } else { None };
-        let link = proxy.as_ref().map_or_else(|| pair.b.mirror.clone(), |proxy| proxy.address.clone());
-        pair.start(&options.root, &options.stream, &link).await?;
+        let back = if through_proxy { Some(Proxy::new(&pair.a.mirror).await?) } else { None };
+        let address = |proxy: &Option<Proxy>, own: &str| {
+            proxy.as_ref().map_or_else(|| own.to_owned(), |proxy| proxy.address.clone())
+        };
+        let (to_b, to_a) = (address(&proxy, &pair.b.mirror), address(&back, &pair.a.mirror));
+        pair.start_linked(&options.root, &options.stream, &to_b, &to_a).await?;
         make_bucket(&pair.a).await?;
         Ok(Self {
             pair,
             proxy,
+            back,
             ledger: Ledger::default(),
             figures: Figures::default(),
             random: Random::new(options.seed),
@@ -230,12 +237,20 @@ impl Scene {
     ///
     /// # Errors
     /// When a log cannot be read.
-    pub fn close(mut self) -> Result<Figures, String> {
+    pub fn close(self) -> Result<Figures, String> {
+        self.close_with(LOG_LINES_MAX)
+    }
+
+    /// As [`Scene::close`], after more failures, of which more is logged.
+    ///
+    /// # Errors
+    /// As [`Scene::close`].
+    pub fn close_with(mut self, lines_max: usize) -> Result<Figures, String> {
         self.figures.counts = self.ledger.counts;
         for site in [&self.pair.a, &self.pair.b] {
             let log = std::fs::read_to_string(&site.log).map_err(|error| error.to_string())?;
             let lines = log.lines().count();
-            self.figures.check(lines <= LOG_LINES_MAX, format!("{} logged {lines} lines", site.name));
+            self.figures.check(lines <= lines_max, format!("{} logged {lines} lines", site.name));
             self.figures.check(!log.contains('\x1b'), format!("the log of {} has colour codes", site.name));
             let alarm = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
             self.figures.check(alarm.is_none(), format!("{} logged: {}", site.name, alarm.unwrap_or_default()));

@@ -130,7 +130,8 @@ impl Model {
     /// Does this site write site A's origin without a mirror to come?
     #[must_use]
     pub fn has_no_stream(&self, site: Site, origin: &Origin) -> bool {
-        *origin == Site::A.origin() && site == Site::B && self.holder.0 == site && !self.way_back
+        let took_writes = self.holder.0 == site || self.log(site, origin).is_some_and(|log| log.was_source);
+        *origin == Site::A.origin() && site == Site::B && took_writes && !self.way_back
     }
 
     /// A site says that it takes the origin's writes: true where it took them over from the other one.

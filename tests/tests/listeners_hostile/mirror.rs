@@ -226,8 +226,8 @@ async fn a_hello_that_is_not_this_nodes_or_cannot_be_is_refused() {
     for (hello, reason) in [
         (Hello { version: 7, ..hello() }, "protocol version 7"),
         (Hello { peer: name("site-c"), ..hello() }, "this is site-b, not site-c"),
-        (Hello { origin: name("site-c"), ..hello() }, "site-a is not the source of site-a"),
-        (Hello { node: name("site-c"), ..hello() }, "site-c is not the source of site-a"),
+        (Hello { origin: name("site-c"), ..hello() }, "this stream is for site-a, not for site-c"),
+        (Hello { node: name("site-c"), ..hello() }, "site-c is not the peer of site-b for site-a"),
         // Found by reading: this one did not fit the superblock, and the node stopped.
         (Hello { epochs: many, ..hello() }, "1500 of them, at most 64"),
         (Hello { epochs: vec![entry(2, 1), entry(1, 5)], ..hello() }, "they do not rise"),

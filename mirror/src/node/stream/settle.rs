@@ -67,6 +67,9 @@ impl Log {
                     let text = format!("the mirror lost records after {}: it gets them again", welcome.last.seq);
                     cx.note(&self.origin.clone(), text);
                 }
+                if cx.store.entry(&self.origin).peer_incarnation != welcome.incarnation {
+                    cx.store.change(&self.origin, |entry| entry.peer_incarnation = welcome.incarnation);
+                }
                 self.link_up(welcome.last.seq, welcome.credit, cx);
             }
             Relation::Ahead if self.source().fresh => {

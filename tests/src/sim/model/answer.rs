@@ -155,7 +155,7 @@ impl Model {
         let stored = self.stored(site, origin);
         let (marked, promoted) = stored.map_or((false, false), |entry| (entry.in_sync, entry.promoted));
         match self.policy {
-            Policy::Strict if promoted => Ok(()),
+            Policy::Strict if promoted && !marked => Ok(()),
             Policy::Strict => broken(1, format!("{site:?} answers alone for record {at} of {origin} under strict")),
             Policy::Sync if marked => {
                 broken(2, format!("{site:?} answers alone for record {at} of {origin}, its superblock says in sync"))

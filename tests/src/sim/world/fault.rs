@@ -8,7 +8,7 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Command, Effect, Event, Ticket};
 use lockstep_storage::image::{Change, Engine, Family, Image, keys};
 use lockstep_storage::nvram::Nvram;
-use lockstep_storage::superblock::{PARTITIONS_AT, Superblock};
+use lockstep_storage::superblock::{PARTITIONS_AT, StoredRole, Superblock};
 
 use super::{Happening, World};
 use crate::sim::coverage::Seen;
@@ -247,10 +247,14 @@ impl World {
                 Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
                     entry.epochs.pop();
                 }
+                Mistake::FenceForgotten if entry.role != StoredRole::Destination => entry.role = StoredRole::Source,
                 _ => {}
             }
         }
-        let changed = matches!(mistake, Mistake::OldGenerationAccepted | Mistake::EpochKeptAfterRestart);
+        let changed = matches!(
+            mistake,
+            Mistake::OldGenerationAccepted | Mistake::EpochKeptAfterRestart | Mistake::FenceForgotten
+        );
         if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
             let nvram = &mut self.sites[site.index()].nvram;
             let _works = nvram.write(offset, &[bytes]).and_then(|()| nvram.persist());
@@ -259,13 +263,16 @@ impl World {
 
     /// Mistakes of the superblock are made to what is written.
     pub(super) fn tampered_superblock(&mut self, site: Site, offset: u64, pieces: Vec<Bytes>) -> Vec<Bytes> {
-        if self.mistake != Some(Mistake::InSyncFromMemory) || offset >= PARTITIONS_AT {
-            return pieces;
-        }
+        let Some(mistake) = self.mistake.filter(|_| offset < PARTITIONS_AT) else { return pieces };
         let Ok(Some((mut superblock, counter))) = Superblock::decode(&pieces.concat()) else { return pieces };
         for entry in &mut superblock.origins {
             let stored = self.model.stored(site, &entry.origin);
-            entry.in_sync |= stored.is_some_and(|stored| stored.in_sync);
+            match mistake {
+                Mistake::InSyncFromMemory => entry.in_sync |= stored.is_some_and(|stored| stored.in_sync),
+                Mistake::InSyncKeptByPromote => entry.in_sync |= entry.promoted,
+                Mistake::AloneAfterReturn => entry.promoted |= stored.is_some_and(|stored| stored.promoted),
+                _ => {}
+            }
         }
         superblock.encode(counter).map(|(_, bytes)| vec![bytes]).unwrap_or(pieces)
     }
