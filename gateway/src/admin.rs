@@ -9,6 +9,7 @@
 //! - [`metrics`]: Prometheus text of the log and its streams; requests are counted in [`crate::metrics`].
 //! - [`status`]: the state of the node as JSON and as text.
 //! - [`verbs`]: sync, promote, pause, resume; [`verify`]: digests of images.
+//! - [`tail`]: what a deposed source had that its peer never got.
 //! - [`keys`]: users and access keys.
 
 pub mod health;
@@ -16,11 +17,12 @@ pub mod keys;
 pub mod listener;
 pub mod metrics;
 pub mod status;
+pub mod tail;
 pub mod verbs;
 pub mod verify;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -37,11 +39,15 @@ use lockstep_storage::image::{ImageError, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
+use crate::hook::HookHandle;
 use crate::metrics::S3Metrics;
 
 /// Largest request body, in bytes.
 const BODY_LEN_MAX: usize = 64 << 10;
+/// Most exports of tails at once: each holds a thread.
+const EXPORTS_MAX: usize = 4;
 
 /// What the admin handlers share.
 pub struct Admin {
@@ -52,6 +58,8 @@ pub struct Admin {
     token: String,
     started: Instant,
     stopping: AtomicBool,
+    exports: Arc<Semaphore>,
+    hook: OnceLock<HookHandle>,
 }
 
 /// A refusal: a status and one sentence.
@@ -65,7 +73,20 @@ impl Admin {
     /// The state of a listener that asks for `token`.
     #[must_use]
     pub fn new(client: Client, s3: Arc<S3Metrics>, token: String) -> Arc<Self> {
-        Arc::new(Self { client, s3, token, started: Instant::now(), stopping: AtomicBool::new(false) })
+        Arc::new(Self {
+            client,
+            s3,
+            token,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            hook: OnceLock::new(),
+        })
+    }
+
+    /// The hook whose last run status shows; only the first one counts.
+    pub fn show_hook(&self, hook: HookHandle) {
+        let _there_is_one = self.hook.set(hook);
     }
 
     /// From now on the node is not ready: load balancers take it out while it drains.
@@ -88,7 +109,7 @@ impl Admin {
             .route("/failback", post(verbs::failback))
             .route("/rebuild", post(verbs::not_in_this_version))
             .route("/verify", post(verify::verify))
-            .route("/tail", post(verbs::not_in_this_version))
+            .route("/tail", post(tail::tail))
             .route("/users", get(keys::list_users).post(keys::add_user).delete(keys::remove_user))
             .route("/keys", get(keys::list_keys).post(keys::add_key).delete(keys::remove_key))
             .layer(from_fn_with_state(Arc::clone(self), authorize));
@@ -183,7 +204,7 @@ fn query_value(query: Option<&str>, key: &str) -> Option<String> {
 }
 
 /// Milliseconds since 1970.
-fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 

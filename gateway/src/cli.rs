@@ -6,8 +6,10 @@
 //! # Layout
 //! - [`client`]: the request to the admin address.
 //! - [`verbs`]: the commands that make one, and how their answers print.
+//! - [`tail`]: the commands on tails, and how an export is written.
 
 pub mod client;
+pub mod tail;
 pub mod verbs;
 
 use std::path::PathBuf;
@@ -127,14 +129,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What a deposed source had that its peer never got (not in this version)
-    Tail {
-        /// list, export or discard
-        #[arg(value_parser = ["list", "export", "discard"])]
-        action: String,
-        /// Which origin
-        origin: Option<String>,
-    },
+    /// What a deposed source had that its peer never got
+    #[command(subcommand)]
+    Tail(tail::TailCommand),
     /// Users of an origin
     #[command(subcommand)]
     User(verbs::UserCommand),
@@ -189,7 +186,6 @@ fn dispatch(cli: Cli) -> Result<(), String> {
             Ok(())
         }
         Command::Rebuild { .. } => missing("rebuild"),
-        Command::Tail { .. } => missing("tail"),
         Command::Bench { .. } => missing("bench"),
         verb => verbs::run(verb, &cli.target),
     }
@@ -233,7 +229,11 @@ mod tests {
             "verify site-a --deep",
             "verify site-a --with http://h:1 --with-token-file x --json",
             "tail list",
+            "tail list site-a --json",
             "tail export site-a",
+            "tail export site-a --epoch 1-4796d49f --to dir --json",
+            "tail discard site-a --epoch 1-4796d49f",
+            "tail discard site-a --yes",
             "user add alice --display-name Alice",
             "key add alice",
             "key list --origin site-a --json",
@@ -244,9 +244,17 @@ mod tests {
             let words = std::iter::once("lockstep").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in
-            ["", "promote", "resume", "tail burn", "verify site-a --with http://h:1", "status --xml", "serve x.toml"]
-        {
+        for line in [
+            "",
+            "promote",
+            "resume",
+            "tail burn site-a",
+            "tail export",
+            "tail discard",
+            "verify site-a --with http://h:1",
+            "status --xml",
+            "serve x.toml",
+        ] {
             let words = std::iter::once("lockstep").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin::{Admin, listener};
 use crate::config::{Config, KeyPair, Persist, UserConfig};
+use crate::hook;
 use crate::s3::{self, Gateway};
 use crate::secret;
 
@@ -69,6 +70,9 @@ async fn serve(mut config: Config) -> Result<(), String> {
     let node = open(&config).await?;
     let gateway = Gateway::new(node.client(), config.s3.region.clone(), config.s3.domains.clone());
     let state = Admin::new(node.client(), Arc::clone(&gateway.metrics), token);
+    if let Some(hook) = hook::start(&node.client(), &config.on_change, &config.data_dir) {
+        state.show_hook(hook);
+    }
     announce(&config, &s3, &admin, mirror.as_ref());
     let (stop, stopping) = watch::channel(false);
     let stop_link = CancellationToken::new();

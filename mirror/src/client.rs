@@ -8,12 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, View};
 use lockstep_storage::record::Draft;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::event::{Command, Event, Report};
 use crate::link::Held;
 use crate::plan::AckLevel;
 use crate::status::Status;
+use crate::tail::Tails;
 
 /// Who had a write when its client was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,23 @@ pub struct OriginState {
     pub history: u64,
 }
 
+/// What a node has become for an origin: what an operator's hook is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleChange {
+    /// The origin.
+    pub origin: Origin,
+    /// What this node is for it now.
+    pub role: Role,
+    /// What it was for it when it started.
+    pub began: Role,
+    /// The epoch that it writes or accepts now.
+    pub epoch: Epoch,
+    /// The last record here at that moment.
+    pub seq: Seq,
+    /// Counts the changes of all origins since the node started: the order in which they came.
+    pub number: u64,
+}
+
 /// A write that has its place and is on its way.
 #[derive(Debug)]
 pub struct Submitted {
@@ -186,6 +204,8 @@ pub(crate) struct Shared {
     pub(crate) images: Vec<(Origin, Image)>,
     pub(crate) origins: RwLock<Arc<Vec<OriginState>>>,
     pub(crate) status: RwLock<Arc<Status>>,
+    pub(crate) tails: Tails,
+    pub(crate) roles: watch::Sender<Vec<RoleChange>>,
 }
 
 /// Bytes in one permit of the budget.
@@ -214,6 +234,19 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.shared.status.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a deposed source had, as files in the node's data directory.
+    #[must_use]
+    pub fn tails(&self) -> &Tails {
+        &self.shared.tails
+    }
+
+    /// The last role change of every origin since the node started; its start is the first. Who looks late sees the newest
+    /// only.
+    #[must_use]
+    pub fn roles(&self) -> watch::Receiver<Vec<RoleChange>> {
+        self.shared.roles.subscribe()
     }
 
     /// A consistent look at an origin's image, now.

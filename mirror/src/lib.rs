@@ -9,6 +9,7 @@
 //! - [`link`]: the messages over HTTP/2.
 //! - [`client`]: what the gateway calls: submit a write, read an image, give a command.
 //! - [`status`]: what an operator is shown.
+//! - [`tail`]: what a deposed source had that its peer never got.
 
 pub mod client;
 pub mod event;
@@ -21,4 +22,5 @@ pub mod plan;
 pub mod runtime;
 pub mod start;
 pub mod status;
+pub mod tail;
 pub mod worker;

@@ -8,8 +8,6 @@ mod log_writer;
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -22,7 +20,7 @@ use lockstep_storage::image::rocks::{RocksEngine, RocksOptions, RocksShared};
 use lockstep_storage::image::{Image, ImageError};
 use lockstep_storage::nvram::file::{FileNvram, PersistClass};
 use lockstep_storage::record::Record;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::descriptors::connections_max;
@@ -31,6 +29,7 @@ use crate::event::{Command, Connection, Now};
 use crate::link::{LinkHandle, LinkOptions};
 use crate::plan::NodePlan;
 use crate::start::{StartError, Started, region_len, start};
+use crate::tail::Tails;
 use crate::worker::Worker;
 
 /// Time between two looks at the threads.
@@ -135,6 +134,8 @@ impl Runtime {
             images: images.clone(),
             origins: RwLock::default(),
             status: RwLock::new(Arc::new(status)),
+            tails: Tails::new(options.data_dir.clone()),
+            roles: watch::Sender::new(Vec::new()),
         };
         let client = Client { shared: Arc::new(shared) };
         let link = options.link.clone().map(|link| link_of(&options.plan, link, tokio, &inbox));
@@ -143,8 +144,8 @@ impl Runtime {
         threads.push(thread);
         let mut engines = HashMap::new();
         for (origin, image) in images {
-            let tails = options.data_dir.clone();
-            let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| set_aside(&tails, o, e, r));
+            let mut tail = client.tails().writer();
+            let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| tail.append(o, e, r));
             let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside);
             let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);
             let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
@@ -241,21 +242,6 @@ fn engine_error(what: &dyn Display, error: &std::io::Error) -> ImageError {
         std::io::ErrorKind::StorageFull => ImageError::NoSpace,
         _ => ImageError::Engine(format!("{what}: {error}")),
     }
-}
-
-/// Appends records to the file of an epoch's tail, durably.
-fn set_aside(data_dir: &Path, origin: &Origin, epoch: Epoch, records: &[Record]) -> Result<(), ImageError> {
-    let path = data_dir.join(format!("tail.{origin}.{epoch}"));
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        for record in records {
-            file.write_all(&record.head)?;
-            file.write_all(&record.payload)?;
-        }
-        file.sync_all()?;
-        std::fs::File::open(data_dir)?.sync_all()
-    };
-    write().map_err(|e| engine_error(&path.display(), &e))
 }
 
 /// A number that no other region has: the region's name.

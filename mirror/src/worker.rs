@@ -9,9 +9,10 @@ use crate::event::{Effect, Event};
 use crate::plan::Limits;
 
 /// Bytes of records that are set aside in one step.
-const CUT_STEP_LEN: usize = 4 << 20;
+pub(crate) const CUT_STEP_LEN: usize = 4 << 20;
 
-/// Takes the records that a cut sets aside; called before they are removed, and they must be durable when it returns.
+/// Takes the records that a cut sets aside, in their order; called before they are removed, and they must be durable when it
+/// returns. A cut that is tried again gives the same ones again, from its first.
 pub type SetAside = Box<dyn FnMut(&Origin, Epoch, &[Record]) -> Result<(), ImageError> + Send>;
 
 /// One origin's worker.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use lockstep_gateway::admin::{Admin, listener as admin_listener};
 use lockstep_gateway::config::Config;
+use lockstep_gateway::hook;
 use lockstep_gateway::s3::{Gateway, listener as s3_listener};
 use lockstep_gateway::serve;
 use lockstep_mirror::client::Client;
@@ -193,6 +194,9 @@ async fn serve(
     let client = node.client();
     let gateway = Gateway::new(client.clone(), config.s3.region.clone(), config.s3.domains.clone());
     let state = Admin::new(client.clone(), Arc::clone(&gateway.metrics), TOKEN.into());
+    if let Some(hook) = hook::start(&client, &config.on_change, &config.data_dir) {
+        state.show_hook(hook);
+    }
     let address = |listener: &TcpListener| listener.local_addr().expect("a bound listener");
     let open = Open { s3: address(&s3), admin: address(&admin), mirror: address(&mirror), client };
     let stop_link = CancellationToken::new();

@@ -11,10 +11,12 @@ use http::StatusCode;
 use lockstep_mirror::client::Role;
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, Status};
+use lockstep_mirror::tail::TailFile;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, json, wall_ms};
 use crate::config::units::approximate;
+use crate::hook::{HookHandle, HookRun};
 
 macro_rules! view {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* })*) => {$(
@@ -47,6 +49,44 @@ view! {
         persist_us: u64,
         /// Its own origin first.
         origins: Vec<OriginView>,
+        /// What deposed sources had, as files: see [`super::tail`].
+        #[serde(default)]
+        tails: Vec<TailFileView>,
+        /// The last run of the hook of `[failover] on_change` since the node started.
+        #[serde(default)]
+        hook: Option<HookView>,
+    }
+
+    /// A tail that was not looked into.
+    TailFileView {
+        /// Whose records.
+        origin: String,
+        /// The epoch in which the histories parted.
+        epoch: String,
+        /// Length in bytes.
+        bytes: u64,
+        /// When it was set aside, milliseconds since 1970.
+        set_aside_ms: u64,
+    }
+
+    /// A run of the hook.
+    HookView {
+        /// The origin that it was told of.
+        origin: String,
+        /// The role that it was told: `source`, `destination` or `fenced`.
+        role: String,
+        /// The epoch that it was told.
+        epoch: String,
+        /// The seq that it was told.
+        seq: u64,
+        /// Milliseconds since it ended.
+        ended_age_ms: u64,
+        /// Did it end well? If not, it is tried again while the role is current.
+        good: bool,
+        /// How it ended.
+        outcome: String,
+        /// How many times the same was tried so far.
+        tries: u32,
     }
 
     /// An origin at the node.
@@ -150,7 +190,38 @@ impl NodeView {
             batch_bytes: status.batch_bytes,
             persist_us: status.persist_us,
             origins: status.origins.iter().map(|origin| OriginView::new(origin, now_ms)).collect(),
+            tails: Vec::new(),
+            hook: None,
         }
+    }
+
+    /// The same with these tails.
+    #[must_use]
+    pub fn with_tails(mut self, tails: &[TailFile]) -> Self {
+        let view = |tail: &TailFile| TailFileView {
+            origin: tail.name.origin.to_string(),
+            epoch: tail.name.epoch().to_owned(),
+            bytes: tail.bytes,
+            set_aside_ms: tail.set_aside_ms,
+        };
+        self.tails = tails.iter().map(view).collect();
+        self
+    }
+
+    /// The same with the hook's last run, at `now_ms`, milliseconds since 1970.
+    #[must_use]
+    pub fn with_hook(mut self, last: Option<HookRun>, now_ms: u64) -> Self {
+        self.hook = last.map(|run| HookView {
+            origin: run.change.origin.to_string(),
+            role: role_name(run.change.role).to_owned(),
+            epoch: run.change.epoch.to_string(),
+            seq: run.change.seq.0,
+            ended_age_ms: now_ms.saturating_sub(run.ended_ms),
+            good: run.good,
+            outcome: run.outcome,
+            tries: run.tries,
+        });
+        self
     }
 
     /// As text for people.
@@ -162,6 +233,20 @@ impl NodeView {
         );
         for origin in &self.origins {
             origin.text(&mut out);
+        }
+        if !self.tails.is_empty() || self.hook.is_some() {
+            out.push('\n');
+        }
+        if !self.tails.is_empty() {
+            let bytes = approximate(self.tails.iter().map(|tail| tail.bytes).sum());
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "tails   {} set aside, {bytes}: see `lockstep tail list`", self.tails.len());
+        }
+        if let Some(hook) = &self.hook {
+            let HookView { origin, role, epoch, seq, outcome, tries, .. } = hook;
+            let again = if hook.good { String::new() } else { format!(", try {tries}") };
+            let ago = hook.ended_age_ms / 1000;
+            let _ = writeln!(out, "hook    {origin} {role} ({epoch}, seq {seq}): {outcome} {ago} s ago{again}");
         }
         out
     }
@@ -259,8 +344,14 @@ fn reason(text: &str) -> String {
 }
 
 pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
-    let view = NodeView::new(&admin.client.status(), admin.started.elapsed().as_secs(), wall_ms());
-    json(StatusCode::OK, &view)
+    let now_ms = wall_ms();
+    let view = NodeView::new(&admin.client.status(), admin.started.elapsed().as_secs(), now_ms);
+    let tails = admin.client.tails().clone();
+    // A directory that cannot be read is said by `tail list`; the rest of the status is wanted all the same.
+    let tails = tokio::task::spawn_blocking(move || tails.list()).await;
+    let tails = tails.ok().and_then(Result::ok).unwrap_or_default();
+    let last = admin.hook.get().and_then(HookHandle::last);
+    json(StatusCode::OK, &view.with_tails(&tails).with_hook(last, now_ms))
 }
 
 #[cfg(test)]

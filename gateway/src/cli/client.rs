@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -63,8 +64,7 @@ impl AdminClient {
         if status.is_success() {
             return Ok(value);
         }
-        let sentence = value.get("error").and_then(Value::as_str);
-        Err(sentence.map_or_else(|| format!("{} answers {status}", self.authority), str::to_owned))
+        Err(self.refusal(status, &value))
     }
 
     /// As [`Self::call`], with whatever status and body come.
@@ -77,7 +77,39 @@ impl AdminClient {
         path: &str,
         body: Option<Value>,
     ) -> Result<(StatusCode, Bytes), String> {
-        let failed = |error: String| format!("no answer from {}: {error}", self.authority);
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
+        Ok((status, body.map_err(|error| self.failed(&error))?.to_bytes()))
+    }
+
+    /// One request whose answer is lines without an end in sight.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn lines(&self, method: Method, path: &str, body: Value) -> Result<Lines, String> {
+        let response = self.send(method, path, Some(body)).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Lines { body: response.into_body(), waiting: BytesMut::new(), seen: 0 });
+        }
+        let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
+        let value: Value =
+            serde_json::from_slice(&body.map_err(|error| self.failed(&error))?.to_bytes()).unwrap_or_default();
+        Err(self.refusal(status, &value))
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> String {
+        format!("no answer from {}: {error}", self.authority)
+    }
+
+    /// The node's own sentence.
+    fn refusal(&self, status: StatusCode, value: &Value) -> String {
+        let sentence = value.get("error").and_then(Value::as_str);
+        sentence.map_or_else(|| format!("{} answers {status}", self.authority), str::to_owned)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Incoming>, String> {
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let address = (host, self.uri.port_u16().unwrap_or(80));
         let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -85,9 +117,8 @@ impl AdminClient {
             Ok(Err(error)) => return Err(format!("cannot reach a node at {}: {error}", self.authority)),
             Err(_) => return Err(format!("cannot reach a node at {}: it takes too long", self.authority)),
         };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(&error))?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -96,11 +127,42 @@ impl AdminClient {
             .header(AUTHORIZATION, format!("Bearer {}", self.token))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()))
-            .map_err(|error| failed(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
-        Ok((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+            .map_err(|error| self.failed(&error))?;
+        sender.send_request(request).await.map_err(|error| self.failed(&error))
+    }
+}
+
+/// An answer that comes line by line.
+pub struct Lines {
+    body: Incoming,
+    waiting: BytesMut,
+    /// Bytes of `waiting` that hold no end of line.
+    seen: usize,
+}
+
+impl Lines {
+    /// The next line, without its end; none at the end of the answer.
+    ///
+    /// # Errors
+    /// When the answer breaks off, or a line is longer than 16 MiB.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            if let Some(end) = self.waiting[self.seen..].iter().position(|byte| *byte == b'\n') {
+                let mut line = self.waiting.split_to(self.seen + end + 1);
+                line.truncate(line.len() - 1);
+                self.seen = 0;
+                return Ok(Some(line.freeze()));
+            }
+            self.seen = self.waiting.len();
+            if self.seen > ANSWER_LEN_MAX {
+                return Err("the node sends a line without an end".into());
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(format!("the answer breaks off: {error}")),
+                Some(Ok(frame)) => self.waiting.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            }
+        }
     }
 }
 

@@ -147,6 +147,7 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
             };
             verify(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
         }
+        Command::Tail(command) => super::tail::run(command, client).await,
         Command::User(command) => users(command, client).await,
         Command::Key(command) => keys(command, client).await,
         other => Err(format!("{other:?} is not a request to a node")),
@@ -236,7 +237,7 @@ async fn keys(command: KeyCommand, client: &AdminClient) -> Result<String, Strin
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| format!("the node's answer is not understood: {error}"))
 }
 
@@ -245,6 +246,6 @@ fn lines(rows: impl Iterator<Item = String>) -> String {
     rows.flat_map(|row| [row, "\n".to_owned()]).collect()
 }
 
-fn pretty(value: &Value) -> String {
+pub(super) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Clock;
 use super::log_writer::{Figures, Job};
-use crate::client::{Client, Input, OriginState, Receipt, Refusal, Submission};
+use crate::client::{Client, Input, OriginState, Receipt, Refusal, RoleChange, Submission};
 use crate::event::{Effect, Event, IDLE_INTERVAL_MS, Report, Ticket};
 use crate::link::LinkHandle;
 use crate::node::Node;
@@ -227,6 +227,7 @@ impl Core {
     }
 
     fn publish(&self, state: OriginState) {
+        self.tell_role(&state);
         let shared = &self.outlets.client.shared;
         let mut origins = shared.origins.write().unwrap_or_else(PoisonError::into_inner);
         let mut next: Vec<OriginState> = origins.to_vec();
@@ -235,6 +236,24 @@ impl Core {
             None => next.push(state),
         }
         *origins = Arc::new(next);
+    }
+
+    /// Tells whoever acts on role changes. Nobody is waited for.
+    fn tell_role(&self, state: &OriginState) {
+        let roles = &self.outlets.client.shared.roles;
+        let known = roles.borrow().iter().any(|known| known.origin == state.origin && known.role == state.role);
+        if known {
+            return;
+        }
+        let status = self.node.status(self.clock.now());
+        let Some(now) = status.origins.iter().find(|status| status.origin == state.origin) else { return };
+        roles.send_modify(|roles| {
+            let number = roles.iter().map(|change| change.number).max().unwrap_or_default() + 1;
+            let (origin, role) = (state.origin.clone(), state.role);
+            let began = roles.iter().find(|change| change.origin == origin).map_or(role, |change| change.began);
+            roles.retain(|change| change.origin != origin);
+            roles.push(RoleChange { origin, role, began, epoch: now.epoch, seq: now.last, number });
+        });
     }
 
     /// Takes a picture of the node for whoever asks: a fresh one, or one that is not older than the interval.

@@ -1,11 +1,13 @@
 //! Two nodes as they are in a healthy pair, for the tests of this module, and the tests of the view itself.
 
-use lockstep_mirror::client::Role;
+use lockstep_mirror::client::{Role, RoleChange};
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use lockstep_mirror::tail::{TailFile, TailName};
 use lockstep_storage::id::{Epoch, Origin, Seq};
 
 use super::NodeView;
+use crate::hook::HookRun;
 
 fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> OriginStatus {
     let name = Origin::new(name).unwrap();
@@ -68,11 +70,25 @@ pub(in crate::admin) fn standby() -> Status {
 
 #[test]
 fn the_view_survives_json_and_says_what_matters() {
-    let view = NodeView::new(&source(), 60, 1_000_000);
+    let name = TailName::new(Origin::new("site-a").unwrap(), "1-4796d49f").unwrap();
+    let tail = TailFile { name, bytes: 3 << 20, set_aside_ms: 900_000 };
+    let (origin, epoch) = (Origin::new("site-a").unwrap(), Epoch::default());
+    let change = RoleChange { origin, role: Role::Source, began: Role::Destination, epoch, seq: Seq(7), number: 1 };
+    let run = HookRun { change, ended_ms: 990_000, good: false, outcome: "exit status: 1".into(), tries: 3 };
+    let view = NodeView::new(&source(), 60, 1_000_000).with_tails(&[tail]).with_hook(Some(run), 1_000_000);
     let json = serde_json::to_string(&view).unwrap();
     assert_eq!(serde_json::from_str::<NodeView>(&json).unwrap(), view);
     let text = view.text();
-    for expected in ["node site-a", "in_sync", "policy sync", "peer site-b", "10 (1.0 s ago)", "3 free, 1 active"] {
+    for expected in [
+        "node site-a",
+        "in_sync",
+        "policy sync",
+        "peer site-b",
+        "10 (1.0 s ago)",
+        "3 free, 1 active",
+        "1 set aside, 3",
+        "site-a source (0-00000000, seq 7): exit status: 1 10 s ago, try 3",
+    ] {
         assert!(text.contains(expected), "missing '{expected}' in:\n{text}");
     }
 }
