@@ -157,7 +157,8 @@ fn the_two_sites_of_the_readme_fit_each_other() {
     let readme = include_str!("../../README.md");
     let blocks: Vec<&str> =
         readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
-    let [a, b] = blocks[..] else { panic!("{} configurations in README.md, not 2", blocks.len()) };
+    let [a, b, hook] = blocks[..] else { panic!("{} configurations in README.md, not 3", blocks.len()) };
+    assert!(!load(&format!("node = \"site-b\"\n{hook}"), &[]).expect("a hook").on_change.is_empty());
     assert_pair(a, b);
 }
 

@@ -78,6 +78,7 @@ fn one_of_each() -> Vec<Message> {
         Message::SyncDone { through: Seq(6) },
         Message::SetInSync(true),
         Message::InSyncStored(false),
+        Message::HandOver { last: position(41) },
     ]
 }
 
@@ -171,8 +172,8 @@ fn a_large_append_is_sent_as_several_with_the_same_marks() {
 fn lengths_counts_and_kinds_out_of_bounds_are_refused() {
     let ack = bytes(&[one_of_each().remove(4)]);
     let mut unknown = ack.clone();
-    unknown[8] = 11;
-    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(11)));
+    unknown[8] = 12;
+    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(12)));
     let mut reserved = ack.clone();
     reserved[10] = 1;
     assert_eq!(decode(&reserved, &[99]), Err(WireError::Format));

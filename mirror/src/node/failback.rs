@@ -15,6 +15,7 @@ use super::promote::{MAY_LACK_WRITES, PROVED, next_epoch};
 use super::source::push_epoch;
 use crate::event::{Report, Ticket};
 use crate::message::Message;
+use crate::plan::Policy;
 use crate::status::StreamState;
 
 /// How long an operator waits to hear that the origin was taken, in milliseconds.
@@ -29,6 +30,8 @@ pub(super) enum Stage {
     Storing,
     /// It stands: the destination is asked to take the origin, until it has.
     Offered,
+    /// The operator does not wait for that: the epoch of a return to this node is being stored.
+    TakenBack,
 }
 
 /// An origin on its way to its destination.
@@ -128,7 +131,7 @@ impl Log {
     /// The fence stands: from here on only the destination can go on.
     pub(super) fn may_be_offered(&mut self, cx: &mut Context) {
         let Side::Source(source) = &mut self.side else { return };
-        if let Some(offer) = &mut source.offer {
+        if let Some(offer) = source.offer.as_mut().filter(|offer| offer.stage == Stage::Storing) {
             offer.stage = Stage::Offered;
         }
         self.offer(cx);
@@ -192,6 +195,9 @@ impl Log {
     /// An operator wants back what was offered and not seen taken: the peer may have taken it all the same.
     pub(super) fn reclaim(&mut self, ticket: Ticket, dry_run: bool, accept_loss: bool, cx: &mut Context) {
         let (last, origin) = (self.last, self.origin.clone());
+        if self.source().offer.is_some_and(|offer| offer.stage == Stage::TakenBack) {
+            return cx.reply_error(ticket, format!("{origin} is being taken back"));
+        }
         let text = format!(
             "{origin} was offered to its peer, which may have taken it and answered writes since; last record {last}"
         );
@@ -203,16 +209,18 @@ impl Log {
         }
         // Above the epoch under which the peer may have taken it.
         let begin = next_epoch(last, &origin, 2, cx);
-        let offer = Offer { ticket: Some(ticket), stage: Stage::Storing, since_ms: cx.now.mono_ms };
+        let offer = Offer { ticket: Some(ticket), stage: Stage::TakenBack, since_ms: cx.now.mono_ms };
         if let Some(Offer { ticket: Some(earlier), .. }) = self.source().offer.replace(offer) {
             cx.reply_error(earlier, format!("{origin} was taken back before its peer had taken it"));
         }
+        // The peer's verdict under `strict` counts on that: nothing is answered alone but after a promote.
+        let alone = self.source().stream.as_ref().is_none_or(|stream| stream.plan.policy != Policy::Strict);
         self.drop_connection("the offer is taken back", cx);
         let version = cx.store.change(&origin, |entry| {
             push_epoch(&mut entry.epochs, begin);
             entry.role = StoredRole::Source;
             entry.in_sync = false;
-            entry.promoted = true;
+            entry.promoted = alone;
         });
         cx.note(&origin, format!("taken back by the operator: {text}"));
         self.when_stored(version, After::Reclaimed);
@@ -221,10 +229,11 @@ impl Log {
     /// The new epoch stands: this node goes on alone.
     pub(super) fn reclaimed(&mut self, cx: &mut Context) {
         let Side::Source(source) = &mut self.side else { return };
-        let Some(offer) = source.offer.take() else { return };
+        let Some(offer) = source.offer.take_if(|offer| offer.stage == Stage::TakenBack) else { return };
         source.fence = false;
+        let alone = cx.store.entry(&self.origin).promoted;
         if let Some(stream) = &mut source.stream {
-            stream.go_alone("taken back by the operator");
+            stream.go_on_out_of_sync("taken back by the operator", alone);
         }
         self.raised(cx);
         self.publish(cx);

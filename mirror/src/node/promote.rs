@@ -138,7 +138,7 @@ impl Log {
         source.stream = self.way_out.clone().map(|plan| {
             let mut stream = Stream::new(plan, self.limits, cx.now);
             match promotion.ticket {
-                Some(_) => stream.go_alone("promoted; not connected yet"),
+                Some(_) => stream.go_on_out_of_sync("promoted; not connected yet", true),
                 None => stream.go_on_in_sync(self.last.seq),
             }
             stream

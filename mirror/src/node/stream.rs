@@ -135,11 +135,11 @@ impl Stream {
         }
     }
 
-    /// This node has taken the origin over, and its peer may lack records: until they are in sync it answers alone, whatever
+    /// This node has taken the origin, and its peer may lack records. `alone`: until they are in sync it answers alone, whatever
     /// the policy.
-    pub(super) fn go_alone(&mut self, why: &str) {
-        self.alone = true;
-        self.promoted = true;
+    pub(super) fn go_on_out_of_sync(&mut self, why: &str, alone: bool) {
+        self.alone = alone;
+        self.promoted = alone;
         self.degrading = false;
         self.attempts = 0;
         self.set(StreamState::OutOfSync, why.into());
@@ -374,6 +374,9 @@ impl Log {
             if let Some(stream) = self.stream() {
                 stream.alone = true;
             }
+        }
+        if self.stream().is_some_and(|stream| stream.alone) {
+            // Also what was adopted so far: nobody waits for the rest.
             self.commit(cx);
         }
         self.abandon_point(cx);

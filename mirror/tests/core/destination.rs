@@ -218,3 +218,25 @@ fn only_what_was_durable_here_before_its_answer_is_proved() {
         assert_eq!(report.verdict, Some(verdict), "{ack:?}");
     }
 }
+
+#[test]
+fn a_source_whose_nvram_is_new_is_refused_and_changes_nothing() {
+    let mut scene = Scene::new();
+    scene.bench.receive(FIRST, Message::SetInSync(true));
+    scene.bench.settle();
+    scene.bench.lose(FIRST);
+    scene.connect(SECOND);
+    // It started empty: the same first epoch, no record, nothing in sync.
+    let empty = Hello { incarnation: 6, ..said(SECOND, &scene.epochs, Position::default(), false) };
+    scene.bench.receive(SECOND, Message::Hello(empty));
+    let left = scene.bench.settle();
+    let refused = left.iter().find_map(|effect| match effect {
+        Effect::Send { message: Message::Refused { reason, .. }, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert!(refused.is_some_and(|reason| reason.contains("NVRAM that is new")), "{left:?}");
+    let origin = scene.bench.origin.clone();
+    let (answer, _) = scene.bench.command(Command::Promote { origin, dry_run: true, accept_loss: false });
+    let verdict = answer.and_then(Result::ok).and_then(|report| report.verdict);
+    assert_eq!(verdict, Some(lockstep_mirror::node::IN_SYNC_AT_LAST_CONTACT));
+}

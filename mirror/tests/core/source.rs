@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use lockstep_mirror::client::Refusal;
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Ticket};
 use lockstep_mirror::message::{Ack, Message};
 use lockstep_mirror::plan::{AckLevel, Policy, StreamPlan};
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::superblock::EpochEntry;
 
-use super::bench::{Bench, run, site};
+use super::bench::{Bench, create_bucket, run, site};
 
 fn stream(policy: Policy) -> StreamPlan {
     StreamPlan {
@@ -170,4 +171,33 @@ fn a_source_that_is_deposed_while_it_degrades_applies_nothing_more() {
     );
     let applied = bench.image().progress().expect("reads").applied.seq;
     assert!(applied <= last.seq, "record {applied} is nobody's history but this node's");
+}
+
+#[test]
+fn what_was_decided_before_records_came_from_the_mirror_is_refused() {
+    let (bench, ..) = in_sync(Policy::Sync);
+    let under_async = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Async));
+    let (mut bench, asked) = bench.crash(under_async).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let (connection, hello) = bench.connected(&asked);
+    let lost = run(hello.last, hello.epochs.last().expect("an epoch").epoch, 2);
+    bench.welcome(connection, hello.epochs.clone(), lost[1].position());
+    bench.settle();
+    // It answers alone, so it takes writes meanwhile. A client looks at the image; then the first of the lost records comes.
+    let looked_at = 0;
+    bench.receive_records(connection, lost[..1].to_vec());
+    let left = bench.settle();
+    let history = left.iter().rev().find_map(|effect| match effect {
+        Effect::Publish(state) if state.origin == bench.origin => Some(state.history),
+        _ => None,
+    });
+    assert!(history.is_some_and(|history| history > looked_at), "{left:?}");
+    let (ticket, origin) = (bench.ticket(), bench.origin.clone());
+    let draft = create_bucket("late");
+    bench.handle(Event::Submit { ticket, origin, draft, require: None, history: Some(looked_at) });
+    let left = bench.settle();
+    let refused = left.iter().any(|effect| match effect {
+        Effect::Done { ticket: done, result: Err(Refusal::Unavailable { .. }) } => *done == ticket,
+        _ => false,
+    });
+    assert!(refused, "it was decided on an image that lacked a record before it: {left:?}");
 }

@@ -35,7 +35,7 @@ pub async fn there_and_back(options: &Options) -> Result<Figures, String> {
     let running = scene.write_at_b();
     scene.moment(options.load / 4, options.load).await;
     scene.pair.a.start()?;
-    let back = scene.pair.b.wait_until(ORIGIN, "in sync at site-b", PATIENCE, |o| is_source_in_sync(o)).await?;
+    let back = scene.pair.b.wait_until(ORIGIN, "in sync at site-b", PATIENCE, is_source_in_sync).await?;
     scene.figures.time("old source in sync", back);
     scene.moment(options.load / 4, options.load / 2).await;
 
@@ -72,8 +72,8 @@ async fn hand_back(scene: &mut Scene) -> Result<(), String> {
                 scene.figures.time("failback", order.elapsed());
             }
         } else {
-            let ordered = tokio::time::timeout(delay, b.operate(&["failback", ORIGIN])).await;
-            let _done_or_not = ordered;
+            // Done, refused or cut off: what comes of it is seen below.
+            drop(tokio::time::timeout(delay, b.operate(&["failback", ORIGIN])).await);
             if matches!(victim, Victim::A | Victim::Both) {
                 a.kill();
             }

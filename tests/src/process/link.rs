@@ -80,9 +80,10 @@ async fn promote_while_cut(scene: &mut Scene, options: &Options) -> Result<(), S
     let read = audit(&scene.pair.b.s3, &scene.pair.a.key, &mut scene.ledger).await?;
     scene.figures.add("site-b, promoted behind a cut", read);
     wire(scene, Wire::WHOLE);
-    let fenced = scene.pair.a.wait_for(ORIGIN, "fenced", PATIENCE).await?;
-    scene.figures.time("fenced", fenced);
+    // Fenced, and soon after that the destination of its own origin.
+    let deposed = scene.pair.a.wait_until(ORIGIN, "deposed", PATIENCE, |origin| origin["role"] != "source").await?;
+    scene.figures.time("deposed", deposed);
     let refusal = scene.refusal().await?;
-    scene.figures.check(refusal.is_some(), "a fenced source takes a write");
+    scene.figures.check(refusal.is_some(), "a deposed source takes a write");
     Ok(())
 }

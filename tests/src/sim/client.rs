@@ -210,8 +210,7 @@ impl World {
         let ticket = Ticket(self.clients.ticket());
         self.clients.waiting.insert(ticket, Waiting { flight: id, require, chunk });
         let state = self.sites[site.index()].state(&origin_of(Site::A));
-        let checked = !chunk && self.mistake != Some(Mistake::DecidedOnOldHistory);
-        let history = state.map(|state| state.history).filter(|_| checked);
+        let history = state.map(|state| state.history).filter(|_| !chunk);
         let event = Event::Submit { ticket, origin: origin_of(Site::A), draft, require, history };
         self.feed_later(site, boot, event);
         Ok(())
@@ -377,9 +376,7 @@ impl World {
         let image = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin_of(Site::A)));
         let Some(view) = image.map(|worker| worker.engine.image().view()) else { return self.client_gives_up(id) };
         let readable = self.sites[site.index()].state(&origin_of(Site::A)).is_some_and(|state| state.readable);
-        let careless = [Some(Mistake::ReadBeforeRecovered), Some(Mistake::DecidedOnOldHistory)].contains(&self.mistake);
-        if !readable && !careless {
-            self.seen.note(Seen::DecisionRefused);
+        if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
             return self.client_gives_up(id);
         }
         let fill = self.noise.word();

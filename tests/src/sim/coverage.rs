@@ -51,7 +51,6 @@ seen! {
     ReadAtMirror,
     ReadRefused,
     WriteBeforeRecovered,
-    DecisionRefused,
     // Crashes, by what they fell into.
     SourceCrashed,
     DestinationCrashed,

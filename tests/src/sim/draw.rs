@@ -165,7 +165,9 @@ impl Draw {
             20 => self.episode(Step::Order(site, Order::Shutdown), Some(Step::Crash(site))),
             21..23 => {
                 // With a write under way, whose ack finds nobody.
-                let (key, ms) = (self.key(), self.random.between(50, 4_000));
+                // Mostly a little longer than one of the link's timeouts.
+                let least = self.random.weighted(&[(3, 400), (3, 1_000), (2, 3_000), (2, 50)]);
+                let (key, ms) = (self.key(), least + self.random.below(if least == 50 { 4_000 } else { 200 }));
                 self.write(Write::Put { key, chunks: 0 });
                 self.at += self.random.below(8);
                 self.episode(Step::Stall(site, ms), None);
@@ -198,6 +200,13 @@ impl Draw {
         if self.random.chance(60) {
             let effects = self.random.between(3, 12) as u32;
             self.push(Step::CrashAfter(Site::A, effects));
+        } else {
+            // Clients who read what they change come while the source gets its records back.
+            for _ in 0..self.random.between(2, 6) {
+                self.at += self.random.below(16);
+                let (key, chunks) = (self.key(), self.random.below(2) as u8);
+                self.write(Write::PutIf { key, chunks });
+            }
         }
         self.push(Step::FastDisk(Site::A));
     }
@@ -237,6 +246,13 @@ impl Draw {
             self.push(Step::CrashAfter(failing, effects));
         }
         self.push(Step::Order(site, Order::Failback));
+        if self.random.chance(30) {
+            // The other one goes before it has taken the offer, and the operator does not wait for it.
+            self.at += self.random.between(1, 12);
+            self.push(Step::Crash(site.peer()));
+            self.at += self.random.between(20, 200);
+            self.push(Step::Order(site, Order::PromoteLossy));
+        }
         for _ in 0..self.random.below(4) {
             self.work();
         }

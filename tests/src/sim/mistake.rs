@@ -50,8 +50,6 @@ mistakes! {
     LockReleasedInDoubt,
     /// A source that has restarted takes readers before what it had answered is in its image again.
     ReadBeforeRecovered,
-    /// A write is decided on a look at the image that is older than what came from the mirror.
-    DecidedOnOldHistory,
     /// A node that takes an origin over keeps the mark that its mirror is in sync.
     InSyncKeptByPromote,
     /// A node that took an origin over answers alone for ever, under `strict` too.

@@ -13,7 +13,7 @@ use lockstep_storage::id::{BodyId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::{HEADER_LEN, Header, Record};
-use lockstep_storage::superblock::{OriginEntry, Superblock};
+use lockstep_storage::superblock::{OriginEntry, StoredRole, Superblock};
 
 pub use self::log::LogTruth;
 use super::scenario::Site;
@@ -58,6 +58,8 @@ pub struct Model {
     chunks: HashMap<(BodyId, u32), Bytes>,
     logs: Vec<LogTruth>,
     stores: [Store; 2],
+    /// The site has stored that it writes site A's origin no more, and not that it took it again.
+    given_up: [Option<Epoch>; 2],
     /// The last record that was answered or shown as durable at both sites, by origin.
     mirrored: HashMap<Origin, Position>,
     /// The last record that was answered as received at a site, whose process has not died since.
@@ -84,6 +86,7 @@ impl Model {
             chunks: HashMap::new(),
             logs: Vec::new(),
             stores: Default::default(),
+            given_up: [None; 2],
             mirrored: HashMap::new(),
             received: Default::default(),
             writers: HashMap::new(),
@@ -271,6 +274,7 @@ impl Model {
     pub fn renewed(&mut self, site: Site) {
         self.logs.iter_mut().filter(|log| log.site == site).for_each(LogTruth::renew);
         self.stores[site.index()] = Store::default();
+        self.given_up[site.index()] = None;
         self.mirrored.clear();
     }
 
@@ -292,6 +296,18 @@ impl Model {
         }
         let store = &mut self.stores[site.index()];
         if let Some(superblock) = store.written.take() {
+            if let Some(entry) = superblock.origin(&Site::A.origin()) {
+                match entry.role {
+                    StoredRole::Fenced | StoredRole::HandingOver => self.given_up[site.index()] = Some(entry.epoch()),
+                    StoredRole::Destination => self.given_up[site.index()] = None,
+                    // Whoever takes an origin begins with the next multiple of 2^32.
+                    StoredRole::Source => {
+                        let promotions = |epoch: Epoch| epoch.counter >> 32;
+                        let taken = |given_up: &mut Epoch| promotions(entry.epoch()) > promotions(*given_up);
+                        let _taken = self.given_up[site.index()].take_if(taken);
+                    }
+                }
+            }
             store.durable = Some(superblock);
         }
     }

@@ -128,6 +128,9 @@ impl Model {
         if entry.is_none_or(|entry| entry.role != StoredRole::Source) {
             return broken(2, format!("{site:?} answers for record {at} of {origin} and is not its source"));
         }
+        if *origin == Site::A.origin() && self.given_up[site.index()].is_some() {
+            return broken(2, format!("{site:?} answers for record {at} of {origin}, which it had given up"));
+        }
         let level = match receipt.ack {
             Answered::Local => None,
             Answered::Mirrored(level) => Some(level),

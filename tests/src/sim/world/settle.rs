@@ -140,7 +140,7 @@ impl World {
                 Ok(readable && a.peer_persisted == a.last && self.is_marked(&a))
             }
             _ if wants_baseline(&a) => {
-                self.baseline = self.needs_baseline(&a)?;
+                self.baseline = self.needs_baseline(&a);
                 Ok(self.baseline)
             }
             _ => Ok(false),
@@ -154,18 +154,13 @@ impl World {
     }
 
     /// A stream that says that it needs a baseline: does it?
-    fn needs_baseline(&self, a: &OriginStatus) -> Checked<bool> {
+    fn needs_baseline(&self, a: &OriginStatus) -> bool {
         let source = self.model.holder();
         let logs = (self.model.log(source, &a.origin), self.model.log(source.peer(), &a.origin));
-        let (Some(here), Some(there)) = logs else { return Ok(false) };
+        let (Some(here), Some(there)) = logs else { return false };
         let common = here.line.iter().zip(&there.line).take_while(|(a, b)| a == b).count() as u64;
-        let trimmed = common < a.trimmed.0;
-        let applied = there.line.len() as u64 > common && there.applied.0 > common;
-        if trimmed || applied {
-            return Ok(true);
-        }
-        // Said before the mirror restarted, or wrongly: then the streams do not come together in time.
-        Ok(false)
+        // Else it was said before the mirror restarted, or wrongly: then the streams do not come together in time.
+        common < a.trimmed.0 || (there.line.len() as u64 > common && there.applied.0 > common)
     }
 
     /// Whoever is the source now takes a write; so bodies that a process before left open are given up.
