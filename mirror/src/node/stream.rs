@@ -282,6 +282,16 @@ impl Log {
         cx.emit(Effect::Connect { origin, connection, delay_ms });
     }
 
+    /// The peer is there: an attempt that waits for its time begins anew at once.
+    pub(super) fn connect_now(&mut self, cx: &mut Context) {
+        let Some(stream) = self.stream() else { return };
+        if matches!(stream.link, Link::Connecting(_)) {
+            stream.attempts = 0;
+            self.drop_connection("the peer is back", cx);
+            self.connect(cx);
+        }
+    }
+
     /// Ends the connection from this side.
     pub(super) fn drop_connection(&mut self, reason: &str, cx: &mut Context) {
         let Some(stream) = self.stream() else { return };

@@ -63,6 +63,7 @@ impl Log {
             self.send(connection, Message::Refused { reason: reason.into(), epochs }, cx);
         }
         self.end_visit(cx);
+        self.connect_now(cx);
     }
 
     /// Closes the peer's connection, where there is one.
