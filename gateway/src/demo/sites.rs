@@ -51,10 +51,12 @@ pub struct Site {
 /// is down none of them can take its place.
 fn free_address() -> Result<String, String> {
     static TAKEN: AtomicU64 = AtomicU64::new(0);
-    let mut random = Random::new(u64::from(std::process::id()) << 32 | TAKEN.fetch_add(1, Ordering::Relaxed));
+    // One behind the other from where this process begins: no two of its sites are told the same.
+    let first = Random::new(u64::from(std::process::id())).below(20_000);
     let mut error = String::new();
     for _ in 0..100 {
-        let address = format!("127.0.0.1:{}", 10_000 + random.below(20_000));
+        let port = 10_000 + (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = format!("127.0.0.1:{port}");
         match TcpListener::bind(&address) {
             Ok(_) => return Ok(address),
             Err(cause) => error = cause.to_string(),
