@@ -55,8 +55,6 @@ pub(super) struct Stream {
     pub(super) state: StreamState,
     pub(super) reason: String,
     pub(super) alone: bool,
-    /// It took the origin over and has not been in sync since: its durable mark says so.
-    promoted: bool,
     link: Link,
     attempts: u32,
     pub(super) connects: u64,
@@ -88,7 +86,6 @@ impl Stream {
     /// What a start finds.
     pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, limits: Limits, now: Now) -> Self {
         let mut stream = Self::new(plan, limits, now);
-        stream.promoted = entry.promoted;
         stream.alone = match stream.plan.policy {
             Policy::Strict => entry.promoted,
             Policy::Sync => !entry.in_sync,
@@ -113,7 +110,6 @@ impl Stream {
             state: StreamState::OutOfSync,
             reason: String::new(),
             alone: false,
-            promoted: false,
             link: Link::Down,
             attempts: 0,
             connects: 0,
@@ -139,7 +135,6 @@ impl Stream {
     /// the policy.
     pub(super) fn go_on_out_of_sync(&mut self, why: &str, alone: bool) {
         self.alone = alone;
-        self.promoted = alone;
         self.degrading = false;
         self.attempts = 0;
         self.set(StreamState::OutOfSync, why.into());
@@ -361,9 +356,10 @@ impl Log {
     /// What a stream's state becomes when its connection is gone.
     fn link_gone(&mut self, reason: &str, cx: &mut Context) {
         let origin = self.origin.clone();
+        let promoted = cx.store.entry(&origin).promoted;
         let Some(stream) = self.stream() else { return };
         let before = stream.state;
-        let alone_again = stream.promoted && !stream.alone;
+        let alone_again = promoted && !stream.alone;
         let next = match (before, stream.plan.policy) {
             (StreamState::Closing, _) if alone_again => StreamState::OutOfSync,
             (StreamState::InSync | StreamState::Closing, Policy::Sync) if !stream.alone => before,

@@ -65,9 +65,6 @@ impl Log {
                     entry.in_sync = true;
                     entry.promoted = false;
                 });
-                if let Some(stream) = self.stream() {
-                    stream.promoted = false;
-                }
                 self.when_stored(version, After::InSync);
             }
         }
