@@ -1,8 +1,8 @@
 //! The source's end: admission, places, commit, answers.
 //!
 //! Commit rule: a record is committed when it is persisted here and the destination has it at the stream's ack level;
-//! persisted here is enough only where there is no mirror, under `async`, or under `sync` after the out-of-sync mark is
-//! durable. Nothing else moves `committed`.
+//! persisted here is enough only where there is no mirror, under `async`, under `sync` after the out-of-sync mark is
+//! durable, or at a promoted node that has not been in sync since. Nothing else moves `committed`.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
 //! The way from a source to its destination: the stream's state, what waits to be sent, its connections and heartbeats.
 //!
 //! `alone` is the one thing that lets a write be answered without the destination. Under `sync` it is set only when the
-//! out-of-sync mark is durable, and cleared when closing begins; under `strict` never; under `async` always.
+//! out-of-sync mark is durable, and cleared when closing begins; under `strict` never; under `async` always. A node that was
+//! promoted is alone under every policy until it has been in sync: its durable `promoted` mark says so.
 //!
 //! # Layout
 //! - `settle`: from Hello to one history at both ends, or why not.
