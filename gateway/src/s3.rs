@@ -1,7 +1,8 @@
 //! The S3 protocol: from a socket to a handler and back.
 //!
 //! # Layout
-//! - [`listener`]: accepts connections, bounds them (also in time: `patience`), drains them at the end.
+//! - [`listener`]: accepts connections, bounds them (also in time: `patience`), tells HTTP/1 from HTTP/2 (`opening`), drains
+//!   them at the end.
 //! - [`service`]: one request: id, host, authentication, route, handler, answer.
 //! - [`host`]: bucket, key and origin from Host header and path; [`query`]: the decoded query.
 //! - [`auth`]: SigV4, header and presigned; [`payload`]: the body in all its framings.
@@ -17,6 +18,7 @@ pub mod host;
 pub mod ids;
 pub mod listener;
 pub mod locks;
+mod opening;
 pub mod ops;
 mod patience;
 pub mod payload;
