@@ -121,6 +121,19 @@ async fn garbage_and_floods_hurt_nobody() {
     unharmed(&node).await;
 }
 
+/// Found by reading: a head was bounded by the HTTP library's buffer alone, 400 KiB on each of 256 connections.
+#[tokio::test]
+async fn a_long_head_is_refused_before_it_has_ended() {
+    let node = Node::alone().await;
+    let long = "v".repeat(20 << 10);
+    for head in [format!("GET /metrics HTTP/1.1\r\nHost: x\r\nx-long: {long}"), format!("GET /health/live?{long}")] {
+        assert_eq!(exchange(node.admin, head.as_bytes()).await.expect("an answer").status, 431);
+    }
+    let token = "t".repeat(8 << 10);
+    assert_eq!(refused(&ask(&node, "GET", "/v1/status", &token, "").await), 401, "shorter ones are read");
+    unharmed(&node).await;
+}
+
 /// Found by reading: a connection of which no byte ever came was waited for without end, and 256 of them kept every
 /// operator out, also the one who wanted to promote. On the test's own clock, which jumps when nothing else is to do.
 #[tokio::test]
