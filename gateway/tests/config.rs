@@ -1,9 +1,17 @@
 //! The configuration as users meet it: the file of the documentation, no file at all, and what must be refused.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lockstep_gateway::config::{Config, Persist, effective};
-use lockstep_mirror::plan::{AckLevel, Policy};
+use lockstep_mirror::event::Now;
+use lockstep_mirror::plan::{AckLevel, Limits, Policy};
+use lockstep_mirror::start::{region_len, start};
+use lockstep_storage::id::Origin;
+use lockstep_storage::image::Image;
+use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::nvram::sim::SimNvram;
+use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let dir = tempfile::tempdir().expect("a directory");
@@ -105,7 +113,10 @@ fn a_refusal_names_the_key() {
         (replaced("secret_key = \"very-secret\"", ""), "root.secret_key: is missing"),
         (replaced("very-secret", "short"), "root.secret_key: 8 to 256"),
         (replaced("AKIAALICE", "AKIAROOT"), "user.0.access_key: 'AKIAROOT' is used twice"),
-        (replaced("512MiB", "1MiB"), "nvram.size: 1MiB is too small"),
+        (replaced("512MiB", "1MiB"), "nvram.size: a partition of 1048576 bytes is too small"),
+        (replaced("256MiB", "1MiB"), "mirror.source.0.nvram: a partition of 1048576 bytes is too small"),
+        (replaced("512MiB", "16000000TiB"), "nvram.size: 16000000TiB is more than a region can have"),
+        (replaced("512MiB", "1024TiB"), "nvram.size: all partitions together"),
         (replaced("512MiB", "plenty"), "'plenty' is not a size"),
         (replaced("node = \"site-b\"", "node = \"site-a\""), "mirror.destination.node: a node cannot be its own"),
         (replaced("http://site-b:9002/", "https://site-b:9002"), "mirror.destination.url: TLS is not yet supported"),
@@ -120,6 +131,29 @@ fn a_refusal_names_the_key() {
     ] {
         let error = load(&text, &[]).unwrap_err();
         assert!(error.contains(expected), "expected '{expected}' in: {error}");
+    }
+}
+
+/// Found by reading: two segments were counted here, and four are cut at the start.
+#[test]
+fn a_node_starts_with_the_sizes_that_are_taken_and_with_no_others() {
+    let least = u64::from(SEGMENTS_DEFAULT) * segment_len_min(Limits::default().record_len_max);
+    let two_segments = 2 * segment_len_min(Limits::default().record_len_max);
+    for (size, good) in [(two_segments, false), (least - 1, false), (least, true), (least + 4097, true)] {
+        for key in ["nvram.size", "mirror.source.0.nvram"] {
+            let (from, other) = if key == "nvram.size" { ("512MiB", "256MiB") } else { ("256MiB", "512MiB") };
+            let text = DOCUMENTED.replacen(from, &format!("{size}B"), 1).replacen(other, "24MiB", 1);
+            let loaded = load(&text, &[]);
+            assert_eq!(loaded.is_ok(), good, "{key} = {size}: {:?}", loaded.err());
+            // As if it had been taken.
+            let mut plan = load(DOCUMENTED, &[]).expect("the documented file").plan;
+            plan.origins.iter_mut().for_each(|origin| origin.nvram_len = 24 << 20);
+            plan.origins[usize::from(key != "nvram.size")].nvram_len = size;
+            let mut open = |_: &Origin, _| Ok(Image::new(Arc::new(MemoryEngine::new())));
+            let mut nvram = SimNvram::new(region_len(&plan));
+            let started = start(&mut nvram, &plan, 1, &mut open, Now { mono_ms: 0, wall_ms: 0 });
+            assert_eq!(started.is_ok(), good, "{key} = {size}: {:?}", started.err());
+        }
     }
 }
 

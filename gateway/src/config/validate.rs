@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lockstep_mirror::plan::{AckLevel, Limits, NodePlan, OriginPlan, Policy as PlanPolicy, StreamPlan};
 use lockstep_storage::id::Origin;
-use lockstep_storage::partition::{SEGMENT_LEN_MIN, SEGMENTS_MIN};
+use lockstep_storage::partition::{Extent, SEGMENTS_DEFAULT};
+use lockstep_storage::superblock::{ORIGINS_MAX, PARTITIONS_AT};
 
 use super::file::{Ack, Destination, ENTRIES_MAX, File, Memory, Persist, Policy, Source};
 use super::units::{Size, Span};
@@ -15,6 +16,9 @@ use super::{
     Config, ConfigError, KeyPair, MemoryPlan, MirrorConfig, NvramConfig, S3Config, UserConfig, memory, read_file,
 };
 use crate::secret;
+
+/// Most bytes of a region, and of a partition. So many times the most origins can be added up.
+const REGION_LEN_MAX: u64 = 1 << 50;
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -147,16 +151,19 @@ fn url(key: &str, text: &str) -> Checked<String> {
     }
 }
 
-fn partition(key: &str, size: Size) -> Checked<u64> {
-    let least = SEGMENT_LEN_MIN * u64::from(SEGMENTS_MIN);
-    if size.0 < least {
-        return wrong(key, format!("{size} is too small: a partition has at least {}", Size(least)));
+/// A partition's length, by the rule by which the start cuts it: what is taken here can be cut there.
+fn partition(key: &str, size: Size, limits: &Limits) -> Checked<u64> {
+    // Longer than any file, and the places in the region could not be counted.
+    if size.0 > REGION_LEN_MAX {
+        return wrong(key, format!("{size} is more than a region can have"));
     }
-    Ok(size.0)
+    let cut = Extent::new(PARTITIONS_AT, size.0, SEGMENTS_DEFAULT, limits.record_len_max);
+    cut.map(|_| size.0).or_else(|reason| wrong(key, reason))
 }
 
 fn plan(file: &mut File, node: &Origin) -> Checked<NodePlan> {
-    let nvram_len = partition("nvram.size", *file.nvram.size.get_or_insert(Size(512 << 20)))?;
+    let limits = Limits::default();
+    let nvram_len = partition("nvram.size", *file.nvram.size.get_or_insert(Size(512 << 20)), &limits)?;
     let stream = match &mut file.mirror.destination {
         Some(destination) => Some(stream("mirror.destination", destination, node)?),
         None => None,
@@ -169,17 +176,18 @@ fn plan(file: &mut File, node: &Origin) -> Checked<NodePlan> {
         if origins.iter().any(|other| other.origin == origin) {
             return wrong(&format!("{key}.node"), format!("'{origin}' is named twice, or is this node itself"));
         }
-        let nvram_len = partition(&format!("{key}.nvram"), *source.nvram.get_or_insert(Size(256 << 20)))?;
+        let size = *source.nvram.get_or_insert(Size(256 << 20));
+        let nvram_len = partition(&format!("{key}.nvram"), size, &limits)?;
         let stream = way_back(&key, source, node)?;
         origins.push(OriginPlan { origin, nvram_len, stream });
     }
-    if origins.len() > lockstep_storage::superblock::ORIGINS_MAX {
-        return wrong(
-            "mirror.source",
-            format!("a node has at most {} origins", lockstep_storage::superblock::ORIGINS_MAX),
-        );
+    if origins.len() > ORIGINS_MAX {
+        return wrong("mirror.source", format!("a node has at most {ORIGINS_MAX} origins"));
     }
-    Ok(NodePlan { node: node.clone(), origins, bootstrap: Vec::new(), limits: Limits::default() })
+    if origins.iter().map(|origin| origin.nvram_len).sum::<u64>() > REGION_LEN_MAX {
+        return wrong("nvram.size", "all partitions together are more than a region can have");
+    }
+    Ok(NodePlan { node: node.clone(), origins, bootstrap: Vec::new(), limits })
 }
 
 /// A source's own entry as a destination: where its origin's writes go while this node takes them.
