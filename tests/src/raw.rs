@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::node::{Node, PATIENCE, SECRET_KEY};
+use crate::node::{Node, PATIENCE, SECRET_KEY, TOKEN};
 
 /// A request that is to be signed and sent.
 #[derive(Debug, Clone)]
@@ -329,6 +329,17 @@ impl Answer {
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> Result<Answer, String> {
     let got = talk(address, bytes, false).await?;
     Answer::parse(&got).ok_or_else(|| format!("no answer in {:?}", String::from_utf8_lossy(&got)))
+}
+
+/// Asks a node's admin listener with the right token; `body` is JSON, or nothing.
+///
+/// # Panics
+/// Where no answer comes.
+pub async fn admin(node: &Node, method: &str, target: &str, body: &str) -> Answer {
+    let len = body.len();
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}");
+    let text = format!("{head}\r\nContent-Length: {len}\r\n\r\n{body}");
+    exchange(node.admin, text.as_bytes()).await.expect("an answer")
 }
 
 /// Sends bytes, says with `ends` that nothing more will come, and reads everything until the other side closes.

@@ -119,7 +119,6 @@ impl Core {
                 let Submission { origin, draft, require, history, placed, done, settled, budget } = submission;
                 let ticket = self.ticket();
                 self.callers.insert(ticket, Caller { placed, done, settled, _budget: budget });
-                self.records += 1;
                 self.handle(Event::Submit { ticket, origin, draft, require, history });
             }
             Input::Command(command, reply) => {
@@ -158,6 +157,8 @@ impl Core {
     }
 
     fn carry_out_one(&mut self, effect: Effect) {
+        // Each goes to the container once, when it is persisted.
+        self.records += if let Effect::Append { records, .. } = &effect { records.len() as u64 } else { 0 };
         match effect {
             Effect::Write { offset, pieces } => drop(self.outlets.log.send(Job::Write { offset, pieces })),
             Effect::Persist { id } => drop(self.outlets.log.send(Job::Persist { id })),

@@ -1,0 +1,4 @@
+//! What an operator, a load balancer and Prometheus are told of real nodes by their admin listeners.
+
+#[path = "admin/metrics.rs"]
+mod metrics;
