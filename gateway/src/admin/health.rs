@@ -65,13 +65,7 @@ impl Wanted {
         }
         let Some(lag_max_ms) = self.lag_max_ms else { return Ok(()) };
         let judged = if self.origin.is_some() { origins } else { status.origins.iter().collect() };
-        for origin in judged {
-            let lag_ms = lag_ms(origin, now_ms);
-            if lag_ms > lag_max_ms {
-                return Err(format!("the stream of {} is {} s behind", origin.origin, lag_ms / 1000));
-            }
-        }
-        Ok(())
+        judged.iter().try_for_each(|origin| is_near(origin, now_ms, lag_max_ms))
     }
 
     /// The origins that count: the one asked for; else, at a pure standby, all that it mirrors; else its own.
@@ -104,11 +98,19 @@ fn takes_writes(origin: &OriginStatus) -> Result<(), String> {
 
 /// How old what the other end lacks is: at a source the oldest record that the peer has not, at a destination the oldest
 /// that is not applied, or the silence on the link.
-fn lag_ms(origin: &OriginStatus, now_ms: u64) -> u64 {
-    match origin.role {
+fn is_near(origin: &OriginStatus, now_ms: u64, lag_max_ms: u64) -> Result<(), String> {
+    let lag_ms = match origin.role {
         Role::Source => origin.behind_ms,
+        Role::Destination | Role::Fenced if origin.last_contact_ms == 0 => {
+            return Err(format!("the source of {} has not been heard of yet", origin.origin));
+        }
         Role::Destination | Role::Fenced => origin.unapplied_ms.max(now_ms.saturating_sub(origin.last_contact_ms)),
+    };
+    if lag_ms > lag_max_ms {
+        // Rounded up: what is more than the limit does not look like the limit.
+        return Err(format!("the stream of {} is {} s behind", origin.origin, lag_ms.div_ceil(1000)));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -136,20 +138,114 @@ mod tests {
         assert!(judge("role=active", &status));
         status.origins[0].state = StreamState::Unsettled;
         assert!(!judge("role=active", &status) && judge("", &status));
-        status.origins[0].state = StreamState::OutOfSync;
-        assert!(judge("role=active", &status));
-        status.origins[0].policy = Some(Policy::Strict);
-        assert!(!judge("role=active", &status));
+        // Somebody else's stream is not asked for, but its lag is, and its name may be.
+        let mut status = samples::standby();
+        status.origins[0].policy = Some(Policy::Sync);
+        status.origins[1].unapplied_ms = 60_000;
+        assert!(judge("role=active", &status) && !judge("role=active&origin=site-a", &status));
+        assert!(!judge("max_lag=59", &status) && judge("max_lag=59&origin=site-b", &status));
     }
 
     #[test]
-    fn lag_is_compared_in_seconds() {
+    fn who_takes_writes_is_said_for_every_state_of_a_source() {
+        use StreamState as State;
+        // Under `sync` and `async`; under `strict`; under `strict` after a promote, until the first in_sync.
+        for (state, by_itself, strictly, promoted) in [
+            (State::Alone, true, true, true),
+            (State::Unsettled, false, false, false),
+            (State::OutOfSync, true, false, true),
+            (State::CatchingUp, true, false, true),
+            (State::Closing, true, true, true),
+            (State::InSync, true, true, true),
+            (State::Paused, true, false, true),
+            (State::NeedsBaseline, true, false, true),
+            (State::Refused, true, false, true),
+            (State::Fenced, false, false, false),
+            (State::HandingOver, false, false, false),
+        ] {
+            let mut status = samples::source();
+            status.origins[0].state = state;
+            assert_eq!(judge("role=active", &status), by_itself, "{state} under sync");
+            status.origins[0].policy = Some(Policy::Async);
+            assert_eq!(judge("role=active", &status), by_itself, "{state} under async");
+            status.origins[0].policy = Some(Policy::Strict);
+            assert_eq!(judge("role=active", &status), strictly, "{state} under strict");
+            status.origins[0].alone = true;
+            assert_eq!(judge("role=active", &status), promoted, "{state} under strict, promoted");
+            assert!(judge("", &status), "{state}: it answers");
+        }
+    }
+
+    /// A node whose one stream that counts is in this state.
+    fn node(role: Role, state: StreamState) -> Status {
+        let mut status = if role == Role::Destination { samples::standby() } else { samples::source() };
+        let origin = status.origins.last_mut().unwrap();
+        (origin.role, origin.state) = (role, state);
+        status
+    }
+
+    #[test]
+    fn every_role_has_an_answer_to_every_question() {
+        let near: fn(&mut OriginStatus) = |_| {};
+        let unacked: fn(&mut OriginStatus) = |origin| origin.behind_ms = 10_001;
+        let unapplied: fn(&mut OriginStatus) = |origin| origin.unapplied_ms = 10_001;
+        let silent: fn(&mut OriginStatus) = |origin| origin.last_contact_ms = 1_000_000 - 10_001;
+        let unheard: fn(&mut OriginStatus) = |origin| origin.last_contact_ms = 0;
+        let cases = [
+            // Role, state, what is so, is it active, is it near.
+            (Role::Source, StreamState::InSync, near, true, true),
+            (Role::Source, StreamState::InSync, unacked, true, false),
+            // Nothing waits for the peer: what it says, or does not say, is no lag.
+            (Role::Source, StreamState::InSync, silent, true, true),
+            (Role::Source, StreamState::InSync, unheard, true, true),
+            (Role::Source, StreamState::OutOfSync, near, true, true),
+            (Role::Source, StreamState::OutOfSync, unacked, true, false),
+            (Role::Destination, StreamState::InSync, near, false, true),
+            (Role::Destination, StreamState::InSync, unapplied, false, false),
+            (Role::Destination, StreamState::Unsettled, silent, false, false),
+            (Role::Destination, StreamState::OutOfSync, unheard, false, false),
+            // What the promoted node lacks of this one is a tail, and no lag.
+            (Role::Fenced, StreamState::Fenced, near, false, true),
+            (Role::Fenced, StreamState::Fenced, unacked, false, true),
+            (Role::Fenced, StreamState::Fenced, silent, false, false),
+            (Role::Fenced, StreamState::Fenced, unheard, false, false),
+        ];
+        for (number, (role, state, change, active, near)) in cases.into_iter().enumerate() {
+            let mut status = node(role, state);
+            change(status.origins.last_mut().unwrap());
+            for origin in ["", "&origin=site-a"] {
+                for (question, expected) in [
+                    ("", true),
+                    ("role=active", active),
+                    ("max_lag=10", near),
+                    ("max_lag=11", near || status.origins.last().unwrap().last_contact_ms > 0),
+                    ("max_lag=18446744073709551615", near || status.origins.last().unwrap().last_contact_ms > 0),
+                    ("role=active&max_lag=10", active && near),
+                    ("max_lag=10&role=active", active && near),
+                ] {
+                    let query = format!("{question}{origin}");
+                    assert_eq!(judge(&query, &status), expected, "case {number}, {role:?} {state}: {query}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lag_is_compared_in_seconds_and_said() {
         let mut status = samples::source();
         status.origins[0].behind_ms = 4_500;
         assert!(judge("max_lag=5", &status) && !judge("max_lag=4", &status));
+        let said = |query: &str, status: &Status| Wanted::parse(Some(query)).unwrap().judge(status, 1_000_000);
+        assert_eq!(said("max_lag=4", &status), Err("the stream of site-a is 5 s behind".into()));
         let mut status = samples::standby();
         status.origins[1].last_contact_ms = 990_000;
         assert!(judge("max_lag=10", &status) && !judge("max_lag=9", &status));
-        assert!(Wanted::parse(Some("max_lag=soon")).is_err() && Wanted::parse(Some("role=boss")).is_err());
+        status.origins[1].last_contact_ms = 0;
+        let unheard = said("max_lag=9", &status).expect_err("nothing is known");
+        assert_eq!(unheard, "the source of site-a has not been heard of yet");
+        for wrong in ["max_lag=soon", "max_lag=", "max_lag=-1", "max_lag=1.5", "max_lag=5s", "role=boss", "role="] {
+            assert!(Wanted::parse(Some(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(Wanted::parse(None), Ok(Wanted::default()));
     }
 }
