@@ -5,6 +5,7 @@
 
 mod digest;
 mod list;
+pub mod parts;
 
 use std::sync::Arc;
 

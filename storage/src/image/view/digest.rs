@@ -78,7 +78,7 @@ impl View {
         Ok(BodiesDigest { bytes, checksum: digest.finalize() })
     }
 
-    fn digest_extent(&self, extent: &Extent, digest: &mut Digest) -> Result<u64, ImageError> {
+    pub(super) fn digest_extent(&self, extent: &Extent, digest: &mut Digest) -> Result<u64, ImageError> {
         let (mut read, mut index) = (0, 0);
         while read < extent.len {
             let chunk = self.chunk(BodyId::from(extent.body), index)?;
