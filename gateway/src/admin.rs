@@ -109,6 +109,8 @@ impl Admin {
             .route("/failback", post(verbs::failback))
             .route("/rebuild", post(verbs::not_in_this_version))
             .route("/verify", post(verify::verify))
+            .route("/verify/parts", post(verify::parts::parts))
+            .route("/verify/entries", post(verify::parts::entries))
             .route("/tail", post(tail::tail))
             .route("/users", get(keys::list_users).post(keys::add_user).delete(keys::remove_user))
             .route("/keys", get(keys::list_keys).post(keys::add_key).delete(keys::remove_key))

@@ -6,11 +6,12 @@
 //! # Layout
 //! - [`client`]: the request to the admin address.
 //! - [`verbs`]: the commands that make one, and how their answers print.
-//! - [`tail`]: the commands on tails, and how an export is written.
+//! - [`tail`]: the commands on tails, and how an export is written; `verify`: two images compared, and what differs named.
 
 pub mod client;
 pub mod tail;
 pub mod verbs;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -112,7 +113,7 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         from: String,
     },
-    /// Digest an origin's image here, or compare it with another node's
+    /// Digest an origin's image here, or compare it with another node's and name what differs
     Verify {
         /// Which origin
         origin: String,

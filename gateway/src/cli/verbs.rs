@@ -13,7 +13,7 @@ use super::{Command, Target};
 use crate::admin::keys::{KeyView, UserView};
 use crate::admin::status::NodeView;
 use crate::admin::verbs::{FailbackBody, PauseBody, PromoteBody, ReportView, ResumeBody, SyncBody};
-use crate::admin::verify::{DigestView, VerifyBody};
+use crate::admin::verify::VerifyBody;
 
 /// `lockstep user ...`
 #[derive(Debug, Clone, Subcommand)]
@@ -145,7 +145,7 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
                 Some((admin, file)) => Some(AdminClient::with_token(&admin, read_token(&file)?)?),
                 None => None,
             };
-            verify(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
+            super::verify::run(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
         }
         Command::Tail(command) => super::tail::run(command, client).await,
         Command::User(command) => users(command, client).await,
@@ -168,21 +168,6 @@ async fn report(client: &AdminClient, path: &str, body: Value, json: bool) -> Re
         let _infallible = writeln!(text, "epoch {epoch}, seq {seq}");
     }
     Ok(text)
-}
-
-/// This node's digest, or the comparison of two.
-async fn verify(
-    client: &AdminClient,
-    other: Option<&AdminClient>,
-    body: &VerifyBody,
-    json: bool,
-) -> Result<String, String> {
-    let shown = |digest: &DigestView| if json { pretty(&json!(digest)) } else { digest.text() };
-    let digest: DigestView = parsed(client.call(Method::POST, "/v1/verify", Some(json!(body))).await?)?;
-    let Some(other) = other else { return Ok(shown(&digest)) };
-    let other: DigestView = parsed(other.call(Method::POST, "/v1/verify", Some(json!(body))).await?)?;
-    let equal = digest.compare(&other)?;
-    Ok(if json { pretty(&json!([digest, other])) } else { shown(&digest) + &shown(&other) + &equal })
 }
 
 async fn users(command: UserCommand, client: &AdminClient) -> Result<String, String> {

@@ -42,6 +42,8 @@ async fn without_the_token_nothing_is_told_and_nothing_done() {
             ("GET", "/v1/status"),
             ("POST", "/v1/promote"),
             ("POST", "/v1/sync"),
+            ("POST", "/v1/verify/parts"),
+            ("POST", "/v1/verify/entries"),
             ("GET", "/v1/keys"),
             ("POST", "/v1/keys"),
             ("DELETE", "/v1/users?name=root"),
@@ -67,6 +69,24 @@ async fn bad_bodies_verbs_and_origins_are_refused_in_one_sentence() {
     }
     for name in ["", "Site-A", "-a", "a/b", &"a".repeat(64)] {
         assert_eq!(post("/v1/promote", &format!("{{\"origin\": \"{name}\"}}")).await, 400, "{name}");
+    }
+    for (target, rest, status) in [
+        ("parts", "\"every\": 0", 400),
+        ("parts", "\"every\": -1", 400),
+        ("parts", "\"every\": 1, \"before\": [\"QQ==\"]", 400),
+        ("parts", "\"before\": [\"Qg==\", \"QQ==\"]", 400),
+        ("parts", "\"before\": [\"not base64\"]", 400),
+        ("entries", "\"from\": \"?\"", 400),
+        ("entries", "\"limit\": 1000000", 400),
+        // Whatever the keys are: nothing lies there.
+        ("parts", "\"from\": \"/w==\", \"until\": \"AA==\", \"every\": 18446744073709551615", 200),
+        ("entries", "\"from\": \"/w==\", \"until\": \"AA==\"", 200),
+    ] {
+        let body = format!("{{\"origin\": \"site-a\", {rest}}}");
+        let answer = ask(&node, "POST", &format!("/v1/verify/{target}"), TOKEN, &body).await;
+        assert_eq!(answer.status, status, "{target} {rest}: {}", answer.text());
+        let elsewhere = post(&format!("/v1/verify/{target}"), &body.replace("site-a", "nowhere")).await;
+        assert_eq!(elsewhere, if status == 200 { 404 } else { 400 }, "{target} {rest}");
     }
     assert_eq!(post("/v1/promote", "{\"origin\": \"nowhere\"}").await, 409);
     assert_eq!(post("/v1/pause", "{\"origin\": \"site-a\"}").await, 409, "it has no mirror");
