@@ -163,7 +163,7 @@ impl Site {
     /// Runs the program as an operator does, against this site; what it prints.
     ///
     /// # Errors
-    /// With its sentence when it refuses.
+    /// With its sentence when it refuses, and what it printed all the same: what differs, for example.
     pub async fn operate(&self, words: &[&str]) -> Result<String, String> {
         let run = tokio::process::Command::new(&self.program)
             .args(words)
@@ -174,7 +174,10 @@ impl Site {
             .output();
         let output = run.await.map_err(|e| format!("{}: {e}", self.program.display()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        if output.status.success() {
+            return Ok(text(&output.stdout));
+        }
+        Err(format!("{}\n{}", text(&output.stderr), text(&output.stdout)).trim_end().to_owned())
     }
 
     /// Where it keeps its admin token.
