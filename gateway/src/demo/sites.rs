@@ -42,6 +42,8 @@ pub struct Site {
     pub dir: PathBuf,
     /// Its log.
     pub log: PathBuf,
+    /// The words that start a program where this site runs, before the program: none for a child of this process.
+    pub prefix: Vec<String>,
     program: PathBuf,
     config: PathBuf,
     child: Option<Child>,
@@ -80,6 +82,7 @@ impl Site {
             mirror: free_address()?,
             key: KeyPair { access_key: format!("DEMO{}", name.to_uppercase()), secret_key: crate::secret::token() },
             log: root.join(format!("{name}.log")),
+            prefix: Vec::new(),
             program: program.to_owned(),
             config: root.join(format!("{name}.toml")),
             dir,
@@ -111,7 +114,9 @@ impl Site {
     pub fn start(&mut self) -> Result<(), String> {
         let log = File::options().create(true).append(true).open(&self.log).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
-        let child = Command::new(&self.program)
+        let mut words = self.prefix.iter().map(AsRef::as_ref).chain([self.program.as_os_str()]);
+        let child = Command::new(words.next().unwrap_or_default())
+            .args(words)
             .args(["serve", "--config"])
             .arg(&self.config)
             .env_remove("LOCKSTEP_ADMIN_TOKEN")
