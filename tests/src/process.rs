@@ -2,18 +2,21 @@
 //! writers write. Afterwards what clients were told is held against what both sites have.
 //!
 //! # Layout
-//! - [`proxy`]: the link, as something that can be cut, healed and delayed.
+//! - [`between`]: the link, as something that can be cut, healed and delayed: by a [`proxy`] on loopback, or between two
+//!   [`hosts`].
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
 //! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
 //!   failover and return.
 //! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
 //! - [`figures`]: what a round found.
 
+pub mod between;
 pub mod clients;
 pub mod destination;
 pub mod failback;
 pub mod figures;
 pub mod history;
+pub mod hosts;
 pub mod link;
 pub mod proxy;
 pub mod scene;
@@ -87,6 +90,7 @@ impl FromStr for Kind {
 /// When a step fails; what differs from what clients were told is in the figures.
 pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
     match kind {
+        Kind::Promote if options.housing.is_some() => Err("this kind runs on loopback only".into()),
         Kind::Promote => source::killed_and_promoted(options).await,
         Kind::Destination => destination::killed(options).await,
         Kind::Source => source::killed(options).await,

@@ -28,6 +28,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
         objects: 100,
         load: Duration::from_millis(load),
         seed,
+        housing: None,
     };
     let outcome = round(kind, &options).await;
     let good = outcome.as_ref().is_ok_and(|figures| figures.different.is_empty());

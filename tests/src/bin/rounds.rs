@@ -4,16 +4,20 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lockstep_gateway::demo::sites::Stream;
 use lockstep_gateway::demo::workload::Mix;
+use lockstep_tests::process::between::Housing;
 use lockstep_tests::process::figures::{Figures, spread};
+use lockstep_tests::process::hosts::Hosts;
 use lockstep_tests::process::scene::Options;
 use lockstep_tests::process::{KINDS, Kind, round};
 
 const USAGE: &str = "rounds --kind KIND [--rounds N] [--seed S] [--policy sync|strict] [--objects N] [--writers N] \
-                     [--load MS] [--link-timeout SPAN] [--program FILE] [--dir DIR] [--keep]";
+                     [--load MS] [--link-timeout SPAN] [--program FILE] [--dir DIR] [--keep] [--hosts]
+--hosts: each site in a network namespace of its own, with a long line between them in every second round";
 /// Differences that are printed of a round.
 const SHOWN_MAX: usize = 20;
 
@@ -22,6 +26,7 @@ struct Plan {
     rounds: u64,
     dir: PathBuf,
     keep: bool,
+    hosts: bool,
     options: Options,
 }
 
@@ -37,13 +42,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(plan)),
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = if plan.hosts {
+        Hosts::new().map(Arc::new).and_then(|hosts| hosts.run(|| run(plan, Some(Arc::clone(&hosts)))))
+    } else {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map(|runtime| runtime.block_on(run(plan, None))).map_err(|error| error.to_string())
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
 }
 
 fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
@@ -54,6 +62,7 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
         rounds: 1,
         dir: std::env::temp_dir(),
         keep: false,
+        hosts: false,
         options: Options {
             program: this,
             root: PathBuf::new(),
@@ -63,34 +72,41 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
             objects: 1000,
             load: Duration::from_secs(2),
             seed: u64::from(std::process::id()) << 20,
+            housing: None,
         },
     };
     while let Some(word) = args.next() {
-        if word == "--keep" {
-            plan.keep = true;
-            continue;
-        }
-        let value = args.next().ok_or_else(|| format!("{word} needs a value"))?;
-        let number = || value.parse::<u64>().map_err(|error| format!("{word} {value}: {error}"));
         match word.as_str() {
-            "--kind" => kind = Some(value.parse()?),
-            "--rounds" => plan.rounds = number()?,
-            "--seed" => plan.options.seed = number()?,
-            "--objects" => plan.options.objects = number()?,
-            "--writers" => plan.options.writers = number()?,
-            "--load" => plan.options.load = Duration::from_millis(number()?),
-            "--policy" => plan.options.stream.policy = if value == "strict" { "strict" } else { "sync" },
-            "--link-timeout" => plan.options.stream.link_timeout = value.leak(),
-            "--program" => plan.options.program = value.into(),
-            "--dir" => plan.dir = value.into(),
-            _ => return Err(format!("{word} is not known")),
+            "--keep" => plan.keep = true,
+            "--hosts" => plan.hosts = true,
+            _ => valued(&mut plan, &mut kind, &word, args.next())?,
         }
     }
     plan.kind = kind.ok_or("which kind?")?;
     Ok(plan)
 }
 
-async fn run(plan: Plan) -> ExitCode {
+/// Takes a word that has a value.
+fn valued(plan: &mut Plan, kind: &mut Option<Kind>, word: &str, value: Option<String>) -> Result<(), String> {
+    let value = value.ok_or_else(|| format!("{word} needs a value"))?;
+    let number = || value.parse::<u64>().map_err(|error| format!("{word} {value}: {error}"));
+    match word {
+        "--kind" => *kind = Some(value.parse()?),
+        "--rounds" => plan.rounds = number()?,
+        "--seed" => plan.options.seed = number()?,
+        "--objects" => plan.options.objects = number()?,
+        "--writers" => plan.options.writers = number()?,
+        "--load" => plan.options.load = Duration::from_millis(number()?),
+        "--policy" => plan.options.stream.policy = if value == "strict" { "strict" } else { "sync" },
+        "--link-timeout" => plan.options.stream.link_timeout = value.leak(),
+        "--program" => plan.options.program = value.into(),
+        "--dir" => plan.dir = value.into(),
+        _ => return Err(format!("{word} is not known")),
+    }
+    Ok(())
+}
+
+async fn run(plan: Plan, hosts: Option<Arc<Hosts>>) -> ExitCode {
     let began = Instant::now();
     let (mut all, mut failed) = (Vec::new(), 0);
     for number in 0..plan.rounds {
@@ -100,7 +116,11 @@ async fn run(plan: Plan) -> ExitCode {
             eprintln!("{}: {error}", root.display());
             return ExitCode::FAILURE;
         }
-        let options = Options { seed, root: root.clone(), ..plan.options.clone() };
+        let housing = hosts.as_ref().map(|hosts| {
+            let is_long = seed % 2 == 1 && hosts.relay().is_ok();
+            Housing { hosts: Arc::clone(hosts), is_long }
+        });
+        let options = Options { seed, root: root.clone(), housing, ..plan.options.clone() };
         let good = match round(plan.kind, &options).await {
             Ok(figures) => {
                 println!("{} {} seed {seed}: {}", plan.kind, options.stream.policy, figures.line());

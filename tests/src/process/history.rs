@@ -164,20 +164,14 @@ impl Round {
     async fn cut(&mut self) -> Result<(), String> {
         let (name, forth, back) = CUTS[self.scene.random.below(3) as usize];
         self.step(&format!("cut {name}"));
-        self.wire(forth, back);
+        self.wire(forth, back)?;
         self.moment(self.load * 3 / 2).await;
-        self.wire(true, true);
-        Ok(())
+        self.wire(true, true)
     }
 
     /// What passes from A to B, and from B to A, whoever connects.
-    fn wire(&self, forth: bool, back: bool) {
-        if let Some(proxy) = &self.scene.proxy {
-            proxy.set(Wire { forth, back, ..Wire::WHOLE });
-        }
-        if let Some(proxy) = &self.scene.back {
-            proxy.set(Wire { forth: back, back: forth, ..Wire::WHOLE });
-        }
+    fn wire(&self, forth: bool, back: bool) -> Result<(), String> {
+        self.scene.between.set(Wire { forth, back, ..Wire::WHOLE })
     }
 
     async fn hold(&mut self, source: bool) -> Result<(), String> {
@@ -215,13 +209,13 @@ impl Round {
         match way {
             0 => drop(self.source().kill()),
             1 => {
-                self.wire(false, false);
+                self.wire(false, false)?;
                 self.moment(Duration::from_millis(50)).await;
                 self.source().kill();
             }
             2 => signal(self.source(), Signal::STOP)?,
             _ => {
-                self.wire(false, false);
+                self.wire(false, false)?;
                 self.moment(self.load / 2).await;
             }
         }
@@ -234,7 +228,7 @@ impl Round {
             return self.not_in_sync(way == 2);
         }
         self.moment(self.load / 2).await;
-        self.wire(true, true);
+        self.wire(true, true)?;
         if way == 2 {
             signal(self.destination(), Signal::CONT)?;
         }
@@ -245,7 +239,7 @@ impl Round {
     /// The source was not in sync when it failed: it comes back as it was.
     fn not_in_sync(&mut self, is_stopped: bool) -> Result<(), String> {
         self.step("promote refused");
-        self.wire(true, true);
+        self.wire(true, true)?;
         if is_stopped {
             signal(self.source(), Signal::CONT)?;
         }
@@ -330,7 +324,7 @@ impl Round {
     async fn fail_over_with_loss(&mut self) -> Result<(), String> {
         self.in_sync().await?;
         self.step("cut, kill and promote with loss");
-        self.wire(false, false);
+        self.wire(false, false)?;
         let (local, began) = (self.clients.local(), Instant::now());
         while self.clients.local() < local + 10 {
             if began.elapsed() > PATIENCE {

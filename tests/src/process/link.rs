@@ -25,11 +25,11 @@ pub async fn cut(options: &Options) -> Result<Figures, String> {
     let delay = Duration::from_millis(scene.random.below(4));
     scene.figures.remarks.push(format!("cut {name}, delay {delay:?}"));
     let whole = Wire { delay, ..Wire::WHOLE };
-    wire(&scene, whole);
+    scene.between.set(whole)?;
     let running = scene.write();
     scene.some_load(&running).await?;
     let connects = scene.connects().await?;
-    wire(&scene, Wire { forth, back, delay });
+    scene.between.set(Wire { forth, back, delay })?;
     let felt = if options.is_strict() {
         scene.until(&running, "a refusal", |p| p.refused.load(Ordering::Relaxed) > 0).await?
     } else {
@@ -38,7 +38,7 @@ pub async fn cut(options: &Options) -> Result<Figures, String> {
     scene.figures.time("felt after", felt);
     scene.pair.a.wait_for(ORIGIN, "out_of_sync", PATIENCE).await?;
     scene.moment(options.load / 2, options.load).await;
-    wire(&scene, whole);
+    scene.between.set(whole)?;
     let healed = scene.back_in_sync(connects).await?;
     scene.figures.time("in sync again", healed);
     scene.moment(options.load / 4, options.load / 2).await;
@@ -55,18 +55,11 @@ pub async fn cut(options: &Options) -> Result<Figures, String> {
     scene.close()
 }
 
-/// Makes the link so.
-pub(super) fn wire(scene: &Scene, wire: Wire) {
-    if let Some(proxy) = &scene.proxy {
-        proxy.set(wire);
-    }
-}
-
 /// A lives on behind the cut and B is promoted: all that A ever acknowledged is at B, and A is fenced when it hears of it.
 async fn promote_while_cut(scene: &mut Scene, options: &Options) -> Result<(), String> {
     let running = scene.write();
     scene.moment(options.load / 4, options.load / 2).await;
-    wire(scene, Wire { forth: false, back: false, delay: Duration::ZERO });
+    scene.between.set(Wire { forth: false, back: false, delay: Duration::ZERO })?;
     let refused = running.progress.refused.load(Ordering::Relaxed);
     scene.until(&running, "refusals", |p| p.refused.load(Ordering::Relaxed) > refused + 20).await?;
     let said = scene.pair.b.operate(&["promote", ORIGIN, "--json"]).await?;
@@ -79,7 +72,7 @@ async fn promote_while_cut(scene: &mut Scene, options: &Options) -> Result<(), S
     scene.figures.check(counts.local == 0, format!("{} writes answered alone under strict", counts.local));
     let read = audit(&scene.pair.b.s3, &scene.pair.a.key, &mut scene.ledger).await?;
     scene.figures.add("site-b, promoted behind a cut", read);
-    wire(scene, Wire::WHOLE);
+    scene.between.set(Wire::WHOLE)?;
     // Fenced, and soon after that the destination of its own origin.
     let deposed = scene.pair.a.wait_until(ORIGIN, "deposed", PATIENCE, |origin| origin["role"] != "source").await?;
     scene.figures.time("deposed", deposed);

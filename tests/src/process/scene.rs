@@ -14,8 +14,8 @@ use lockstep_gateway::demo::sites::{Pair, Stream};
 use lockstep_gateway::demo::workload::{BUCKET, Load, Mix, Progress, Random, Running};
 use serde_json::Value;
 
+use super::between::{Between, Housing};
 use super::figures::Figures;
-use super::proxy::Proxy;
 
 /// The origin that is written to.
 pub const ORIGIN: &str = "site-a";
@@ -45,6 +45,8 @@ pub struct Options {
     pub load: Duration,
     /// Decides contents, order and moments.
     pub seed: u64,
+    /// Where the sites run; none for this machine's loopback.
+    pub housing: Option<Housing>,
 }
 
 impl Options {
@@ -59,10 +61,8 @@ impl Options {
 pub struct Scene {
     /// The sites.
     pub pair: Pair,
-    /// The link, where it can be cut.
-    pub proxy: Option<Proxy>,
-    /// The way back: from B as the source to A. It can be cut where the link can.
-    pub back: Option<Proxy>,
+    /// The link.
+    pub between: Between,
     /// What writers were told, while none writes.
     pub ledger: Ledger,
     /// What the round found so far.
@@ -78,20 +78,13 @@ impl Scene {
     ///
     /// # Errors
     /// When a site does not start or the two do not come into sync.
-    pub async fn open(options: &Options, through_proxy: bool) -> Result<Self, String> {
+    pub async fn open(options: &Options, can_be_cut: bool) -> Result<Self, String> {
         let mut pair = Pair::new(&options.root, &options.program)?;
-        let proxy = if through_proxy { Some(Proxy::new(&pair.b.mirror).await?) } else { None };
-        let back = if through_proxy { Some(Proxy::new(&pair.a.mirror).await?) } else { None };
-        let address = |proxy: &Option<Proxy>, own: &str| {
-            proxy.as_ref().map_or_else(|| own.to_owned(), |proxy| proxy.address.clone())
-        };
-        let (to_b, to_a) = (address(&proxy, &pair.b.mirror), address(&back, &pair.a.mirror));
-        pair.start_linked(&options.root, &options.stream, &to_b, &to_a).await?;
+        let between = Between::start(&mut pair, options, can_be_cut).await?;
         make_bucket(&pair.a).await?;
         Ok(Self {
             pair,
-            proxy,
-            back,
+            between,
             ledger: Ledger::default(),
             figures: Figures::default(),
             random: Random::new(options.seed),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::figures::Figures;
-use super::link::{CUTS, wire};
+use super::link::CUTS;
 use super::proxy::Wire;
 use super::scene::{ORIGIN, Options, PATIENCE, Scene};
 
@@ -74,9 +74,9 @@ async fn failure(scene: &mut Scene, options: &Options) -> Result<&'static str, S
         }
         _ => {
             let (name, forth, back) = CUTS[scene.random.below(3) as usize];
-            wire(scene, Wire { forth, back, ..Wire::WHOLE });
+            scene.between.set(Wire { forth, back, ..Wire::WHOLE })?;
             scene.moment(Duration::ZERO, most * 2).await;
-            wire(scene, Wire::WHOLE);
+            scene.between.set(Wire::WHOLE)?;
             Ok(name)
         }
     }
