@@ -150,7 +150,7 @@ fn summary(plan: &Plan, all: &[Figures], failed: u64, took: Duration) -> String 
     let sum = |of: fn(&Figures) -> u64| all.iter().map(of).sum::<u64>();
     let mut text = format!(
         "{} {}: {} rounds in {:.0} s, {failed} failed; written {} ({} MiB), deleted {}, keys read back {}, unanswered {} \
-         (done {}), refused {}, unknown {}, local {}, lost or different {}",
+         (done {}), refused {}, unknown {}, local {}, changes of the source {}, given up {}, set aside {}, lost or different {}",
         plan.kind,
         plan.options.stream.policy,
         plan.rounds,
@@ -164,6 +164,9 @@ fn summary(plan: &Plan, all: &[Figures], failed: u64, took: Duration) -> String 
         sum(|f| f.counts.refused),
         sum(|f| f.counts.unknown),
         sum(|f| f.counts.local),
+        sum(|f| f.changes),
+        sum(|f| f.given_up),
+        sum(|f| f.set_aside),
         sum(|f| f.different.len() as u64),
     );
     let mut names: Vec<&str> = all.iter().flat_map(|f| f.times.iter().map(|(name, _)| *name)).collect();

@@ -1,6 +1,11 @@
 //! Clients that meet at a few keys, and a record of what each asked and was told, and when. They put, get, delete and put on
 //! conditions, every value only once, and add to a set and list it. They go where they are directed, as a name server would
 //! direct them, and on through refusals and broken connections.
+//!
+//! # Layout
+//! - [`record`]: what they asked for and were told.
+
+pub mod record;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +16,19 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use lockstep_gateway::config::KeyPair;
 use lockstep_gateway::demo::client::{Answer, S3Client};
-use lockstep_gateway::demo::ledger::{Content, Counts};
+use lockstep_gateway::demo::ledger::Content;
 use lockstep_gateway::demo::workload::{BUCKET, Random};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::record::{ELEMENT, Record, SET_PREFIX, listed};
 use crate::history::set::Listing;
-use crate::history::{Action, Condition, History, Operation, Outcome, Place, State, Value};
+use crate::history::{Action, Condition, Operation, Outcome, Place, State, Value};
 
 /// Clients at once.
 const CLIENTS: u64 = 8;
 /// Keys at which they meet.
-const KEYS: u64 = 6;
+pub const KEYS: u64 = 6;
 /// After so long a client gives up: the outcome is unknown.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Before a refused client tries again.
@@ -31,28 +37,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const REST_MS_MAX: u64 = 12;
 /// Additions to the set: one page of a listing holds them all, which is read at one moment.
 const ADDITIONS_MAX: usize = 900;
-
-/// All that was asked and answered.
-#[derive(Debug, Default)]
-pub struct Record {
-    /// Of the keys.
-    pub history: History,
-    /// To the set.
-    pub additions: Vec<Operation>,
-    /// Of the set.
-    pub listings: Vec<Listing>,
-    /// What clients were told, in numbers.
-    pub counts: Counts,
-    /// Reads that said that they came from a replica: they may be old, so they prove nothing.
-    pub replica_reads: u64,
-    /// Answers that a client must never get, each in a sentence.
-    pub wrong: Vec<String>,
-    values: Value,
-    /// By the first bytes that they are stored as: key, value, content.
-    written: HashMap<Vec<u8>, (String, Value, Content)>,
-    /// Of values whose ETag is known.
-    etags: HashMap<Value, String>,
-}
 
 /// Where clients are directed: an address, or nowhere for now.
 type Direction = Option<String>;
@@ -346,7 +330,7 @@ impl Client {
         };
         let action = Action::Put { value, when: Condition::Always };
         let began = self.shared.now();
-        let reply = self.ask(Method::PUT, &format!("/set/{value}"), &[], Bytes::from_static(b"element")).await;
+        let reply = self.ask(Method::PUT, &format!("/{SET_PREFIX}{value}"), &[], Bytes::from_static(ELEMENT)).await;
         let Some(operation) = self.judge("set", action, began, reply) else { return false };
         let went_well = operation.outcome == Outcome::Done;
         self.shared.record().additions.push(operation);
@@ -369,9 +353,7 @@ impl Client {
         if answer.status != StatusCode::OK || says(&answer, "<IsTruncated>true") {
             return self.wrong("list", &answer);
         }
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let names = text.split("<Key>set/").skip(1).filter_map(|rest| rest.split('<').next()?.parse().ok());
-        self.shared.record().listings.push(Listing { began, ended, elements: names.collect() });
+        self.shared.record().listings.push(Listing { began, ended, elements: listed(&answer.body) });
         true
     }
 

@@ -18,6 +18,12 @@ pub struct Figures {
     pub unanswered: u64,
     /// Of these, keys that show its effect.
     pub done_unanswered: u64,
+    /// Acknowledged writes that an operator gave up.
+    pub given_up: u64,
+    /// Writes that deposed sources set aside: those that were given up, and those that nobody was answered for.
+    pub set_aside: u64,
+    /// Changes of the source.
+    pub changes: u64,
     /// Names and values of what was timed.
     pub times: Vec<(&'static str, Duration)>,
     /// What else is worth a column.

@@ -1,0 +1,323 @@
+//! What a deposed source set aside, held against what clients were told. Every acknowledged write that the change of the
+//! source lost must be in it, in its place and with its bytes, and besides these only writes whose clients had no answer.
+//!
+//! A source that has answered alone has those writes in its image; where that cannot be made anew from its peer, it sets
+//! nothing aside and stays as it is. Then what can be read there is held against the same list.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use lockstep_gateway::demo::client::S3Client;
+use lockstep_gateway::demo::workload::BUCKET;
+use serde_json::Value as Json;
+
+use super::{ORIGIN, PATIENCE, Round};
+use crate::history::loss::Change;
+use crate::history::search::{Budget, Finding, explain};
+use crate::history::set::{Listing, check_set};
+use crate::history::window::until;
+use crate::history::{Action, Operation, Outcome, Place, State, Value};
+use crate::process::clients::record::{Record, listed};
+use crate::process::clients::{KEYS, promotes};
+use crate::process::figures::Figures;
+
+/// A tail, exported.
+pub(super) struct Tail {
+    /// Of the node's name and the epoch in which the histories parted.
+    name: String,
+    /// After which change it was found.
+    change: Change,
+    ops: Vec<TailOp>,
+    /// What is wrong with the export itself, in a sentence each.
+    wrong: Vec<String>,
+}
+
+/// A write in a tail.
+struct TailOp {
+    place: Place,
+    key: String,
+    /// Its bytes; none for a delete.
+    body: Option<Bytes>,
+}
+
+/// What can be read at a deposed source that cannot follow its peer.
+pub(super) struct LeftBehind {
+    change: Change,
+    applied_seq: u64,
+    last_seq: u64,
+    /// By key.
+    bodies: Vec<(String, Option<Bytes>)>,
+    elements: BTreeSet<Value>,
+}
+
+impl Round {
+    /// Exports the tails of the deposed source that were not there before.
+    pub(super) async fn collect_tails(&mut self) -> Result<(), String> {
+        let Some(change) = self.changes.last().copied() else { return Ok(()) };
+        let site = self.destination();
+        let said = site.operate(&["tail", "list", ORIGIN, "--json"]).await?;
+        let list: Json = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
+        let found = list["tails"].as_array().cloned().unwrap_or_default();
+        let mut new = Vec::new();
+        for view in found {
+            let epoch = view["epoch"].as_str().unwrap_or_default().to_owned();
+            let name = format!("{} {epoch}", self.destination().name);
+            if self.tails.iter().any(|tail| tail.name == name) {
+                continue;
+            }
+            let site = self.destination();
+            let to = site.dir.with_extension(format!("tail-{epoch}"));
+            let words = ["tail", "export", ORIGIN, "--epoch", &epoch, "--to", &to.display().to_string(), "--json"];
+            site.operate(&words).await?;
+            new.push(Tail::read(name, change, &view, &to)?);
+        }
+        self.tails.extend(new);
+        Ok(())
+    }
+
+    /// Reads everything at the deposed source.
+    pub(super) async fn look_at_what_is_left(&mut self) -> Result<(), String> {
+        let Some(change) = self.changes.last().copied() else { return Ok(()) };
+        let key = self.scene.pair.a.key.clone();
+        let site = self.destination();
+        site.wait_until(ORIGIN, "as a node without the origin", PATIENCE, |o| o["role"] != "source").await?;
+        let origin = site.origin(ORIGIN).await?;
+        let number = |name: &str| origin[name].as_u64().unwrap_or_default();
+        let (applied_seq, last_seq) = (number("applied_seq"), number("last_seq"));
+        let mut client = S3Client::connect(&site.s3, &key).await?;
+        let mut bodies = Vec::new();
+        for key in (0..KEYS).map(|key| format!("k{key}")) {
+            let answer = client.send(Method::GET, &format!("/{BUCKET}/{key}"), Bytes::new()).await?;
+            match answer.status {
+                StatusCode::OK => bodies.push((key, Some(answer.body))),
+                StatusCode::NOT_FOUND => bodies.push((key, None)),
+                other => return Err(format!("{} answers {other} to a get of {key} when it is fenced", site.name)),
+            }
+        }
+        let answer = client.send(Method::GET, &format!("/{BUCKET}?list-type=2&prefix=set%2F"), Bytes::new()).await?;
+        let elements = listed(&answer.body);
+        self.left_behind.push(LeftBehind { change, applied_seq, last_seq, bodies, elements });
+        Ok(())
+    }
+}
+
+impl Tail {
+    fn read(name: String, change: Change, view: &Json, dir: &std::path::Path) -> Result<Self, String> {
+        let mut wrong = Vec::new();
+        for (what, sound) in [("damage", Json::Null), ("breaks", 0.into()), ("damaged_payloads", 0.into())] {
+            if view[what] != sound {
+                wrong.push(format!("the tail {name} has {what} {}", view[what]));
+            }
+        }
+        let file = dir.join("ops.jsonl");
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let (mut ops, mut next) = (Vec::new(), change.last_seq + 1);
+        for line in text.lines() {
+            let op: Json = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+            let seq = op["seq"].as_u64().unwrap_or_default();
+            if seq != next {
+                wrong.push(format!("the tail {name} has record {seq} where {next} was to come"));
+            }
+            next = seq + 1;
+            let is_put = op["kind"] == "put_object";
+            let Some(key) = op["key"].as_str().filter(|_| is_put || op["kind"] == "delete_object") else { continue };
+            let promotes = op["epoch"].as_str().and_then(promotes).unwrap_or_default();
+            let body = match op["file"].as_str() {
+                Some(file) => Some(std::fs::read(dir.join(file)).map_err(|error| format!("{file}: {error}"))?.into()),
+                None if is_put => {
+                    wrong.push(format!("the tail {name} has no bytes of {key} at {seq}: {line}"));
+                    continue;
+                }
+                None => None,
+            };
+            ops.push(TailOp { place: Place { promotes, seq }, key: key.to_owned(), body });
+        }
+        Ok(Self { name, change, ops, wrong })
+    }
+}
+
+/// Holds every list of what is lost against the other one.
+pub(super) fn judge(
+    figures: &mut Figures,
+    record: &Record,
+    changes: &[Change],
+    (tails, left): (&[Tail], &[LeftBehind]),
+) {
+    for change in changes {
+        let lost = lost_by(record, change);
+        let mut found: Vec<&Tail> = tails.iter().filter(|tail| tail.change == *change).collect();
+        for behind in left.iter().filter(|behind| behind.change == *change) {
+            figures.different.extend(behind.judge(record, &lost));
+            figures.remarks.push(format!("{} lost writes are at the deposed node, which made no tail", lost.len()));
+        }
+        let Some(tail) = found.pop() else {
+            let is_known = lost.is_empty() || left.iter().any(|behind| behind.change == *change);
+            figures.check(is_known, format!("{} acknowledged writes are lost, and no tail has them", lost.len()));
+            continue;
+        };
+        figures.check(found.is_empty(), format!("one change of the source left {} tails", found.len() + 1));
+        let wrong = tail.judge(record, &lost);
+        figures.set_aside += tail.ops.len() as u64;
+        let remark = format!("a tail of {} writes, {} acknowledged ones were lost", tail.ops.len(), lost.len());
+        figures.remarks.push(remark);
+        figures.different.extend(wrong);
+    }
+}
+
+/// Every acknowledged write that a change of the source lost, with its key.
+fn lost_by<'a>(record: &'a Record, change: &Change) -> Vec<(String, &'a Operation)> {
+    record.writes().filter(|(_, operation)| change.loses(operation)).collect()
+}
+
+impl Tail {
+    fn judge(&self, record: &Record, lost: &[(String, &Operation)]) -> Vec<String> {
+        let mut wrong = self.wrong.clone();
+        let mut unanswered: Vec<(String, &Operation)> =
+            record.writes().filter(|(_, operation)| operation.outcome == Outcome::Unknown).collect();
+        for op in &self.ops {
+            let value = op.body.as_ref().map(|body| record.value(&op.key, body));
+            let is_it = |(key, operation): &(String, &Operation)| {
+                *key == op.key
+                    && match (operation.action, value) {
+                        (Action::Delete, None) => true,
+                        (Action::Put { value, .. }, Some(Some(found))) => value == found,
+                        _ => false,
+                    }
+            };
+            if lost.iter().any(|entry| is_it(entry) && entry.1.place == Some(op.place)) {
+                continue;
+            }
+            // Each operation stands for one record.
+            match unanswered.iter().position(is_it) {
+                Some(index) => drop(unanswered.swap_remove(index)),
+                None => wrong.push(format!(
+                    "the tail {} has a write of {} at {:?} that nobody lost: {value:?}, {:?} bytes",
+                    self.name,
+                    op.key,
+                    op.place,
+                    op.body.as_ref().map(Bytes::len)
+                )),
+            }
+        }
+        for (key, operation) in lost {
+            if !self.ops.iter().any(|op| op.key == *key && operation.place == Some(op.place)) {
+                wrong.push(format!("the tail {} lacks an acknowledged write of {key}: {operation}", self.name));
+            }
+        }
+        wrong
+    }
+}
+
+impl LeftBehind {
+    fn judge(&self, record: &Record, lost: &[(String, &Operation)]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let seq = |operation: &Operation| operation.place.map_or(0, |place| place.seq);
+        for (key, operation) in lost.iter().filter(|(_, operation)| seq(operation) > self.last_seq) {
+            wrong.push(format!("{key}: acknowledged alone, and not even in the log of who did: {operation}"));
+        }
+        // What its log has beyond its image cannot be read there.
+        let is_there = |operation: &Operation| !operation.is_acknowledged() || seq(operation) <= self.applied_seq;
+        let (at, end) = (self.change.at, self.change.at + Duration::from_millis(1));
+        for (key, body) in &self.bodies {
+            let found: State = body.as_ref().map(|body| record.value(key, body).unwrap_or(Value::MAX));
+            let mut operations = until(record.history.keys.get(key).map_or(&[], Vec::as_slice), at);
+            operations.retain(is_there);
+            operations.push(Operation {
+                client: Value::MAX,
+                action: Action::Get,
+                outcome: Outcome::Read(found),
+                began: at,
+                ended: end,
+                place: None,
+                local: false,
+                note: "at the deposed source".into(),
+            });
+            if explain(&operations, Budget::WHOLE) == Finding::Contradiction {
+                wrong.push(format!("{key} is {found:?} at the deposed source, which is not what was written last"));
+            }
+        }
+        let additions: Vec<Operation> =
+            record.additions.iter().filter(|operation| operation.began < at && is_there(operation)).cloned().collect();
+        let listing = Listing { began: at, ended: end, elements: self.elements.clone() };
+        wrong
+            .extend(check_set(&additions, &[listing]).into_iter().map(|what| format!("at the deposed source: {what}")));
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Condition;
+    use crate::process::clients::record::ELEMENT;
+
+    const CHANGE: Change = Change { at: Duration::from_secs(9), promotes: 1, last_seq: 100 };
+
+    /// An addition to the set; acknowledged in this place, or not answered.
+    fn addition(value: Value, seq: Option<u64>) -> Operation {
+        Operation {
+            client: 0,
+            action: Action::Put { value, when: Condition::Always },
+            outcome: if seq.is_some() { Outcome::Done } else { Outcome::Unknown },
+            began: Duration::from_secs(value),
+            ended: Duration::from_secs(value + 1),
+            place: seq.map(|seq| Place { promotes: 0, seq }),
+            local: true,
+            note: String::new(),
+        }
+    }
+
+    fn op(value: Value, seq: u64) -> TailOp {
+        TailOp {
+            place: Place { promotes: 0, seq },
+            key: format!("set/{value}"),
+            body: Some(Bytes::from_static(ELEMENT)),
+        }
+    }
+
+    /// What is said of a tail where v1 was acknowledged and kept, v2 and v4 acknowledged and lost, and v3 not answered.
+    fn said(ops: Vec<TailOp>) -> Vec<String> {
+        let mut record = Record::default();
+        record.additions =
+            vec![addition(1, Some(100)), addition(2, Some(101)), addition(3, None), addition(4, Some(103))];
+        let lost = lost_by(&record, &CHANGE);
+        Tail { name: "t".into(), change: CHANGE, ops, wrong: Vec::new() }.judge(&record, &lost)
+    }
+
+    #[test]
+    fn a_tail_is_what_was_lost_and_what_had_no_answer() {
+        assert_eq!(said(vec![op(2, 101), op(3, 102), op(4, 103)]), Vec::<String>::new());
+        assert_eq!(said(vec![op(2, 101), op(4, 103)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_tail_lacks_or_has_too_much_is_said() {
+        let one = |ops: Vec<TailOp>, words: &str| {
+            let said = said(ops);
+            assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+        };
+        one(vec![op(2, 101)], "lacks an acknowledged write of set/4");
+        one(vec![op(1, 100), op(2, 101), op(4, 103)], "has a write of set/1");
+        one(vec![op(2, 101), op(3, 102), op(3, 104), op(4, 103)], "has a write of set/3");
+        one(vec![op(2, 101), op(5, 102), op(4, 103)], "has a write of set/5");
+        let other = TailOp { body: Some(Bytes::from_static(b"other bytes")), ..op(3, 102) };
+        one(vec![op(2, 101), other, op(4, 103)], "has a write of set/3");
+    }
+
+    #[test]
+    fn what_a_deposed_source_does_not_show_is_said() {
+        let mut record = Record::default();
+        record.additions = vec![addition(1, Some(100)), addition(2, Some(101)), addition(3, Some(102))];
+        let lost = lost_by(&record, &CHANGE);
+        let left = |elements: &[Value], last_seq| {
+            let elements = elements.iter().copied().collect();
+            LeftBehind { change: CHANGE, applied_seq: 101, last_seq, bodies: Vec::new(), elements }
+                .judge(&record, &lost)
+        };
+        assert_eq!(left(&[1, 2], 102), Vec::<String>::new());
+        assert_eq!(left(&[1], 102).len(), 1);
+        assert_eq!(left(&[1, 2], 101).len(), 1);
+    }
+}
