@@ -39,7 +39,13 @@ struct TailOp {
     place: Place,
     key: String,
     /// Its bytes; none for a delete.
-    body: Option<Bytes>,
+    body: Option<Body>,
+}
+
+/// What is there of an object's bytes: offset and length of what is not.
+struct Body {
+    bytes: Bytes,
+    missing: Vec<(u64, u64)>,
 }
 
 /// What can be read at a deposed source that cannot follow its peer.
@@ -124,18 +130,26 @@ impl Tail {
             let is_put = op["kind"] == "put_object";
             let Some(key) = op["key"].as_str().filter(|_| is_put || op["kind"] == "delete_object") else { continue };
             let promotes = op["epoch"].as_str().and_then(promotes).unwrap_or_default();
+            let read = |file: &str| std::fs::read(dir.join(file)).map_err(|error| format!("{file}: {error}"));
             let body = match op["file"].as_str() {
-                Some(file) => Some(std::fs::read(dir.join(file)).map_err(|error| format!("{file}: {error}"))?.into()),
-                None if is_put => {
-                    wrong.push(format!("the tail {name} has no bytes of {key} at {seq}: {line}"));
-                    continue;
-                }
+                Some(file) => Some(Body { bytes: read(file)?.into(), missing: missing(&op) }),
+                // Where nothing of it is there, there is no file.
+                None if is_put => Some(Body { bytes: vec![0; len(&op["len"])].into(), missing: missing(&op) }),
                 None => None,
             };
             ops.push(TailOp { place: Place { promotes, seq }, key: key.to_owned(), body });
         }
         Ok(Self { name, change, ops, wrong })
     }
+}
+
+fn len(number: &Json) -> usize {
+    number.as_u64().and_then(|len| usize::try_from(len).ok()).unwrap_or_default()
+}
+
+/// Where an exported op says that bytes of its object are missing.
+fn missing(op: &Json) -> Vec<(u64, u64)> {
+    serde_json::from_value(op["body"]["missing"].clone()).unwrap_or_default()
 }
 
 /// Holds every list of what is lost against the other one.
@@ -160,7 +174,13 @@ pub(super) fn judge(
         figures.check(found.is_empty(), format!("one change of the source left {} tails", found.len() + 1));
         let wrong = tail.judge(record, &lost);
         figures.set_aside += tail.ops.len() as u64;
-        let remark = format!("a tail of {} writes, {} acknowledged ones were lost", tail.ops.len(), lost.len());
+        let gaps = |op: &&TailOp| op.body.as_ref().is_some_and(|body| !body.missing.is_empty());
+        let remark = format!(
+            "a tail of {} writes, {} acknowledged ones were lost, {} have not all their bytes",
+            tail.ops.len(),
+            lost.len(),
+            tail.ops.iter().filter(gaps).count()
+        );
         figures.remarks.push(remark);
         figures.different.extend(wrong);
     }
@@ -177,7 +197,7 @@ impl Tail {
         let mut unanswered: Vec<(String, &Operation)> =
             record.writes().filter(|(_, operation)| operation.outcome == Outcome::Unknown).collect();
         for op in &self.ops {
-            let value = op.body.as_ref().map(|body| record.value(&op.key, body));
+            let value = op.body.as_ref().map(|body| record.value_but(&op.key, &body.bytes, &body.missing));
             let is_it = |(key, operation): &(String, &Operation)| {
                 *key == op.key
                     && match (operation.action, value) {
@@ -186,7 +206,14 @@ impl Tail {
                         _ => false,
                     }
             };
+            let gaps = op.body.as_ref().map_or(&[][..], |body| &body.missing);
             if lost.iter().any(|entry| is_it(entry) && entry.1.place == Some(op.place)) {
+                if !gaps.is_empty() {
+                    let (name, key, place) = (&self.name, &op.key, op.place);
+                    wrong.push(format!(
+                        "the tail {name} lacks bytes of an acknowledged write, {key} at {place:?}: {gaps:?}"
+                    ));
+                }
                 continue;
             }
             // Each operation stands for one record.
@@ -197,7 +224,7 @@ impl Tail {
                     self.name,
                     op.key,
                     op.place,
-                    op.body.as_ref().map(Bytes::len)
+                    op.body.as_ref().map(|body| body.bytes.len())
                 )),
             }
         }
@@ -273,7 +300,7 @@ mod tests {
         TailOp {
             place: Place { promotes: 0, seq },
             key: format!("set/{value}"),
-            body: Some(Bytes::from_static(ELEMENT)),
+            body: Some(Body { bytes: Bytes::from_static(ELEMENT), missing: Vec::new() }),
         }
     }
 
@@ -302,8 +329,14 @@ mod tests {
         one(vec![op(1, 100), op(2, 101), op(4, 103)], "has a write of set/1");
         one(vec![op(2, 101), op(3, 102), op(3, 104), op(4, 103)], "has a write of set/3");
         one(vec![op(2, 101), op(5, 102), op(4, 103)], "has a write of set/5");
-        let other = TailOp { body: Some(Bytes::from_static(b"other bytes")), ..op(3, 102) };
-        one(vec![op(2, 101), other, op(4, 103)], "has a write of set/3");
+        let with = |value, seq, bytes, missing| {
+            let body = Some(Body { bytes: Bytes::from_static(bytes), missing });
+            TailOp { body, ..op(value, seq) }
+        };
+        one(vec![op(2, 101), with(3, 102, b"Element", vec![]), op(4, 103)], "has a write of set/3");
+        one(vec![op(2, 101), with(3, 102, b"Elemen\0", vec![(6, 1)]), op(4, 103)], "has a write of set/3");
+        one(vec![op(2, 101), with(4, 103, b"elemen\0", vec![(6, 1)])], "lacks bytes of an acknowledged write, set/4");
+        assert_eq!(said(vec![op(2, 101), with(3, 102, b"\0\0ement", vec![(0, 2)]), op(4, 103)]), Vec::<String>::new());
     }
 
     #[test]
