@@ -19,7 +19,6 @@ use lockstep_gateway::demo::sites::Site;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use self::judge::{judge, timeline};
 use self::tails::{LeftBehind, Tail};
 use super::clients::Clients;
 use super::figures::Figures;
@@ -84,9 +83,9 @@ pub async fn history(options: &Options) -> Result<Figures, String> {
     let mut failure = ended.err();
     match record {
         Ok(record) => {
-            let given_up = judge(&mut scene.figures, &record, &changes, &accepted);
+            let given_up = judge::what_was_told(&mut scene.figures, &record, &changes, &accepted);
             tails::judge(&mut scene.figures, &record, &changes, (&tails, &left_behind));
-            let text = format!("{steps}\n{changes:#?}\ngiven up:\n{given_up}\nall:\n{}", timeline(&record));
+            let text = format!("{steps}\n{changes:#?}\ngiven up:\n{given_up}\nall:\n{}", judge::timeline(&record));
             std::fs::write(options.root.join("history.txt"), text).map_err(|error| error.to_string())?;
             scene.ledger.counts = record.counts;
         }

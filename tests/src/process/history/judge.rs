@@ -11,7 +11,7 @@ use crate::process::clients::record::Record;
 use crate::process::figures::Figures;
 
 /// What clients were told, held against itself. The acknowledged writes that the operator gave up, a line each.
-pub(super) fn judge(figures: &mut Figures, record: &Record, changes: &[Change], accepted: &[Change]) -> String {
+pub(super) fn what_was_told(figures: &mut Figures, record: &Record, changes: &[Change], accepted: &[Change]) -> String {
     figures.different.extend(record.wrong.iter().cloned());
     let mut given_up = Vec::new();
     let additions = record.additions.iter().filter(|o| changes.iter().any(|change| change.loses(o)));
