@@ -6,18 +6,19 @@
 //! engine: [`apply`] changes the image, [`view`] reads it, [`keys`] says where things lie.
 
 pub mod apply;
+pub mod baseline;
 pub mod keys;
 pub mod memory;
 pub mod rocks;
 pub mod view;
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
 use crate::id::{BodyId, Position, Seq};
 use crate::record::{Record, RecordError};
+use baseline::{Bookmark, Piece};
 pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, UploadPage, View};
 
 /// What the engine could not do.
@@ -182,11 +183,24 @@ pub trait Engine: Send + Sync + 'static {
     /// [`ImageError::NoSpace`] can be tried again; any other error is final.
     fn flush(&self) -> Result<(), ImageError>;
 
-    /// Makes a copy of the durable state in `dir`, which must not exist: the start of a baseline.
+    /// Flushes, and keeps everything as it is now, durably, until [`Engine::thaw`]: what a baseline is read from. It takes the
+    /// place of what was frozen before. Nobody commits meanwhile. What is dropped from now on costs its space until then.
+    ///
+    /// # Errors
+    /// As [`Engine::flush`]; then nothing is frozen.
+    fn freeze(&self) -> Result<(), ImageError>;
+
+    /// What is frozen, here or by an earlier process.
+    fn frozen(&self) -> Option<Arc<dyn Tables>>;
+
+    /// Gives up what is frozen.
     ///
     /// # Errors
     /// When the engine cannot.
-    fn checkpoint(&self, dir: &Path) -> Result<(), ImageError>;
+    fn thaw(&self) -> Result<(), ImageError>;
+
+    /// Another engine is the origin's now: the files of this one go when its last user does.
+    fn retire(&self);
 
     /// Bytes on disk by family, and a few of the engine's own figures, for metrics: name and value.
     fn figures(&self) -> Vec<(&'static str, u64)>;
@@ -195,7 +209,7 @@ pub trait Engine: Send + Sync + 'static {
 /// One origin's container and image in an engine. Cheap to clone; all clones are the same image.
 #[derive(Clone)]
 pub struct Image {
-    engine: Arc<dyn Engine>,
+    engine: Arc<RwLock<Arc<dyn Engine>>>,
     /// Held by everything that reads the image in order to change it. Appending does not: it only adds to the container.
     changing: Arc<Mutex<()>>,
 }
@@ -204,7 +218,19 @@ impl Image {
     /// The image in `engine`.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, changing: Arc::default() }
+        Self { engine: Arc::new(RwLock::new(engine)), changing: Arc::default() }
+    }
+
+    fn engine(&self) -> Arc<dyn Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All clones are the image in another engine from now on: one that a baseline has filled. Views that were taken before
+    /// stay what they are. Nobody appends meanwhile. Returns the one before.
+    #[must_use]
+    pub fn swap(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        let _changing = self.changing();
+        std::mem::replace(&mut self.engine.write().unwrap_or_else(PoisonError::into_inner), engine)
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
@@ -226,7 +252,7 @@ impl Image {
     /// [`ImageError::Gap`] when they do not follow, [`ImageError::Corrupt`] when one is not the child of the one before;
     /// engine errors.
     pub fn append(&self, records: &[Record]) -> Result<Position, ImageError> {
-        apply::append(self.engine.as_ref(), records)
+        apply::append(self.engine().as_ref(), records)
     }
 
     /// Puts the bytes of chunks back that the container knows and a power loss took ([`Engine`], 2). Records that are not
@@ -235,7 +261,7 @@ impl Image {
     /// # Errors
     /// Engine errors.
     pub fn restore(&self, records: &[Record]) -> Result<usize, ImageError> {
-        apply::restore(self.engine.as_ref(), records)
+        apply::restore(self.engine().as_ref(), records)
     }
 
     /// Applies records from the container, at most up to `through` and about `limit` of them, in one atomic batch that
@@ -245,7 +271,7 @@ impl Image {
     /// When a record is missing or cannot be read: the image stays where it was (F42).
     pub fn apply(&self, through: Seq, limit: usize) -> Result<Position, ImageError> {
         let _changing = self.changing();
-        apply::apply(self.engine.as_ref(), through, limit)
+        apply::apply(self.engine().as_ref(), through, limit)
     }
 
     /// Makes everything so far durable and says how far that is.
@@ -254,7 +280,7 @@ impl Image {
     /// As [`Engine::flush`].
     pub fn flush(&self) -> Result<Progress, ImageError> {
         let progress = self.progress()?;
-        self.engine.flush()?;
+        self.engine().flush()?;
         Ok(progress)
     }
 
@@ -272,7 +298,7 @@ impl Image {
     /// Engine errors.
     pub fn trim(&self, through: Seq) -> Result<(), ImageError> {
         let _changing = self.changing();
-        apply::trim(self.engine.as_ref(), through)
+        apply::trim(self.engine().as_ref(), through)
     }
 
     /// Removes every record after `last` from the container, with the chunks that they brought. Refused where one of
@@ -284,7 +310,7 @@ impl Image {
     /// such record, or engine errors.
     pub fn cut(&self, last: Position, generation: u64) -> Result<(), ImageError> {
         let _changing = self.changing();
-        apply::cut(self.engine.as_ref(), last, generation)
+        apply::cut(self.engine().as_ref(), last, generation)
     }
 
     /// The generation that the last cut was told; 0 where nothing was ever cut.
@@ -292,7 +318,7 @@ impl Image {
     /// # Errors
     /// When the engine cannot read.
     pub fn generation_floor(&self) -> Result<u64, ImageError> {
-        apply::generation_floor(self.engine.snapshot().as_ref())
+        apply::generation_floor(self.engine().snapshot().as_ref())
     }
 
     /// Deletes bodies that nothing refers to and that were dropped by a record up to `through`: at most about `limit`
@@ -302,27 +328,97 @@ impl Image {
     /// Engine errors.
     pub fn collect(&self, through: Seq, limit: usize) -> Result<usize, ImageError> {
         let _changing = self.changing();
-        apply::collect(self.engine.as_ref(), through, limit)
+        apply::collect(self.engine().as_ref(), through, limit)
     }
 
     /// A consistent look at everything, now.
     #[must_use]
     pub fn view(&self) -> View {
-        View::new(self.engine.snapshot())
+        View::new(self.engine().snapshot())
     }
 
-    /// As [`Engine::checkpoint`].
+    /// As [`Engine::freeze`], while nothing of the image changes. Nobody appends meanwhile. Says at which record the image
+    /// is frozen.
     ///
     /// # Errors
     /// As there.
-    pub fn checkpoint(&self, dir: &Path) -> Result<(), ImageError> {
-        self.engine.checkpoint(dir)
+    pub fn freeze(&self) -> Result<Position, ImageError> {
+        let _changing = self.changing();
+        let engine = self.engine();
+        engine.freeze()?;
+        Ok(view::progress(engine.snapshot().as_ref())?.applied)
+    }
+
+    /// The image as it was frozen, here or by an earlier process.
+    #[must_use]
+    pub fn frozen(&self) -> Option<View> {
+        self.engine().frozen().map(View::new)
+    }
+
+    /// As [`Engine::thaw`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn thaw(&self) -> Result<(), ImageError> {
+        self.engine().thaw()
+    }
+
+    /// Begins to take a baseline of the image at `at` into this engine, which is empty.
+    ///
+    /// # Errors
+    /// [`ImageError::Engine`] where it is not; engine errors.
+    pub fn begin_baseline(&self, at: Position) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        baseline::begin(self.engine().as_ref(), at)
+    }
+
+    /// Takes pieces of a baseline.
+    ///
+    /// # Errors
+    /// [`ImageError::Engine`] where none at `at` was begun; engine errors.
+    pub fn take_pieces(&self, at: Position, pieces: Vec<Piece>) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        baseline::take(self.engine().as_ref(), at, pieces)
+    }
+
+    /// Makes what was taken durable, then notes that the next piece is the one at `next`: there a baseline that a crash
+    /// interrupts goes on.
+    ///
+    /// # Errors
+    /// As [`Image::take_pieces`].
+    pub fn place_bookmark(&self, at: Position, next: &Bookmark) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        baseline::place(self.engine().as_ref(), at, next)
+    }
+
+    /// The last piece was taken: from here on this is the image at `at`, durably, and its container is empty.
+    ///
+    /// # Errors
+    /// As [`Image::take_pieces`].
+    pub fn end_baseline(&self, at: Position) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        baseline::end(self.engine().as_ref(), at)
+    }
+
+    /// The baseline that is being taken into this engine: of which moment, and where its next pieces begin.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn baseline(&self) -> Result<Option<(Position, Bookmark)>, ImageError> {
+        baseline::under_way(self.engine().snapshot().as_ref())
+    }
+
+    /// About how many bytes a baseline of the image is.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let counts = ["image_bytes", "image_memtable_bytes", "body_file_bytes"];
+        self.figures().iter().filter(|(name, _)| counts.contains(name)).map(|(_, bytes)| bytes).sum()
     }
 
     /// As [`Engine::figures`].
     #[must_use]
     pub fn figures(&self) -> Vec<(&'static str, u64)> {
-        self.engine.figures()
+        self.engine().figures()
     }
 }
 

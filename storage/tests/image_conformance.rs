@@ -1,5 +1,7 @@
 //! One suite for every engine: what stands above the seam must come out the same on RocksDB and on the double.
 
+#[path = "image_conformance/baseline.rs"]
+mod baseline;
 #[path = "image_conformance/bed.rs"]
 mod bed;
 #[path = "image_conformance/cases.rs"]
@@ -23,6 +25,12 @@ macro_rules! on_both_engines {
 }
 
 on_both_engines! {
+    baseline:
+        a_baseline_is_the_image_and_goes_on_as_it_does,
+        a_baseline_goes_on_after_a_crash_of_either_end,
+        what_is_frozen_keeps_what_is_dropped_later,
+        what_is_not_whole_is_no_image,
+        a_damaged_chunk_is_left_out_and_counted;
     cases:
         an_object_is_read_as_it_was_put,
         a_view_does_not_change,

@@ -125,12 +125,14 @@ pub(super) fn apply(engine: &dyn Engine, through: Seq, limit: usize) -> Result<P
         return Ok(progress.applied);
     }
     let mut batch = Batch::new(tables.as_ref());
-    let mut applied = progress.applied;
+    let (mut applied, mut time_ms) = (progress.applied, super::view::time_ms(tables.as_ref())?);
     for record in pending(tables.as_ref(), applied, through, limit)? {
         applied = record.position();
+        time_ms = time_ms.max(record.header.time_ms);
         effect::effect(&mut batch, record)?;
     }
     batch.put(keys::APPLIED.to_vec(), keys::encode_position(applied));
+    batch.put(keys::TIME.to_vec(), keys::encode_seq(Seq(time_ms)));
     engine.commit(batch.into_changes())?;
     Ok(applied)
 }

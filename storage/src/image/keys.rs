@@ -51,6 +51,10 @@ pub const WAITING: &[u8] = &[MARK, b'w'];
 pub const GARBAGE_FLOOR: &[u8] = &[MARK, b'f'];
 /// Segments of the NVRAM of this generation and below hold what was cut: they are never read again.
 pub const GENERATION_FLOOR: &[u8] = &[MARK, b'g'];
+/// The baseline that is being taken in.
+pub const BASELINE: &[u8] = &[MARK, b'b'];
+/// Modification time of the last applied record, in milliseconds since 1970.
+pub const TIME: &[u8] = &[MARK, b'm'];
 
 /// Length of an upload id: 32 hex digits.
 pub const UPLOAD_ID_LEN: usize = 32;
@@ -236,6 +240,12 @@ pub fn body(body: BodyId) -> Vec<u8> {
 #[must_use]
 pub fn open_body(body: BodyId) -> Vec<u8> {
     prefixed(OPEN_BODY, &[&body_bytes(body)])
+}
+
+/// The body of a [`BodyEntry`]'s key.
+#[must_use]
+pub fn body_id(key: &[u8]) -> Option<BodyId> {
+    body_at(key, 1)
 }
 
 /// The body of an open body's key.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -100,6 +99,7 @@ struct State {
     durable: Maps,
     /// Commits since `durable`, in order.
     unflushed: Vec<Vec<Change>>,
+    frozen: Option<Maps>,
     faults: Vec<(FaultPoint, Fault)>,
 }
 
@@ -150,7 +150,8 @@ impl MemoryEngine {
             }
             durable.change(&changes);
         }
-        Self { state: Mutex::new(State { live: durable.clone(), durable, ..State::default() }) }
+        let frozen = state.frozen.clone();
+        Self { state: Mutex::new(State { live: durable.clone(), durable, frozen, ..State::default() }) }
     }
 
     /// Makes the next call of this kind fail once. Faults of one kind are used up in the order in which they came.
@@ -192,10 +193,24 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    /// A memory engine has no files: always an error.
-    fn checkpoint(&self, _dir: &Path) -> Result<(), ImageError> {
-        Err(ImageError::Engine("an engine in memory makes no checkpoint".into()))
+    fn freeze(&self) -> Result<(), ImageError> {
+        self.flush()?;
+        let mut state = self.state();
+        state.frozen = Some(state.durable.clone());
+        Ok(())
     }
+
+    fn frozen(&self) -> Option<Arc<dyn Tables>> {
+        let frozen = self.state().frozen.clone()?;
+        Some(Arc::new(frozen))
+    }
+
+    fn thaw(&self) -> Result<(), ImageError> {
+        self.state().frozen = None;
+        Ok(())
+    }
+
+    fn retire(&self) {}
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
         let state = self.state();

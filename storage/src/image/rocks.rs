@@ -9,16 +9,16 @@
 //! carry our own, which are verified above this seam, so RocksDB need not do it again.
 
 mod body_files;
+mod frozen;
 mod options;
 mod snapshot;
 mod space;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
 use self::body_files::{BodyFiles, Place};
@@ -41,11 +41,36 @@ struct Store {
     names: [String; 3],
     /// The family that the bookkeeping of the body files lies in.
     space_name: String,
-    files: BodyFiles,
+    files: Arc<BodyFiles>,
     /// Held by every commit that changes bodies, and by what frees them. It is held over I/O, so no reader takes it.
     committing: Mutex<()>,
     /// Held for moments only: every reader takes it.
     space: Mutex<Space>,
+    /// What is kept for a baseline. While it is there no body is freed.
+    frozen: Mutex<Option<Arc<Store>>>,
+    options: RocksOptions,
+    direct_io: bool,
+    /// The last field: it goes when the database is closed.
+    remains: Remains,
+}
+
+/// The files of an engine that is closed.
+#[derive(Default)]
+struct Remains {
+    /// They are of no use any more.
+    retired: Mutex<Option<PathBuf>>,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let retired = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(dir) = retired
+            && let Err(e) = std::fs::remove_dir_all(&dir)
+        {
+            // The next start finds them.
+            tracing::warn!("remove {}: {e}", dir.display());
+        }
+    }
 }
 
 fn family_names(origin: &Origin) -> [String; 3] {
@@ -54,6 +79,11 @@ fn family_names(origin: &Origin) -> [String; 3] {
         Family::Body => format!("body.{origin}"),
         Family::Image => format!("image.{origin}"),
     })
+}
+
+/// The family that the bookkeeping of the body files lies in.
+fn space_name(origin: &Origin) -> String {
+    format!("space.{origin}")
 }
 
 /// What RocksDB says, in our words. It tells a full device by text only.
@@ -93,6 +123,9 @@ impl Store {
     /// again, and so does a device that says no.
     fn reclaim(&self, durable: u64) -> Result<(), ImageError> {
         let _committing = self.committing();
+        if self.frozen().is_some() {
+            return Ok(());
+        }
         let free = self.space().take_free(durable);
         if free.is_empty() {
             return Ok(());
@@ -137,19 +170,27 @@ fn load_space(db: &DB, name: &str) -> Result<Space, ImageError> {
     Ok(space)
 }
 
+/// Opens the database of a directory; with `read_only`, one that nobody writes.
+fn open_database(options: &RocksOptions, dir: &Path, direct_io: bool, read_only: bool) -> Result<DB, rocksdb::Error> {
+    let names = family_names(&options.origin);
+    let families = FAMILIES.iter().zip(&names).map(|(family, name)| options.family(name, *family));
+    let families = families.chain([options.family(&space_name(&options.origin), Family::Body)]);
+    let database = options.database(direct_io);
+    if read_only {
+        DB::open_cf_descriptors_read_only(&database, dir, families, false)
+    } else {
+        DB::open_cf_descriptors(&database, dir, families)
+    }
+}
+
 impl RocksEngine {
     /// Opens the engine in a directory, or makes it there. Where the file system has no direct I/O it goes without.
     ///
     /// # Errors
     /// When the directory is damaged, belongs to another origin, is open elsewhere, or cannot be written.
     pub fn open(options: &RocksOptions) -> Result<Self, ImageError> {
-        let names = family_names(&options.origin);
-        let space_name = format!("space.{}", options.origin);
-        let open = |direct_io| {
-            let families = FAMILIES.iter().zip(&names).map(|(family, name)| options.family(name, *family));
-            let families = families.chain([options.family(&space_name, Family::Body)]);
-            DB::open_cf_descriptors(&options.database(direct_io), &options.dir, families)
-        };
+        let (names, space_name) = (family_names(&options.origin), space_name(&options.origin));
+        let open = |direct_io| open_database(options, &options.dir, direct_io, false);
         let (db, direct_io) = match open(options.direct_io) {
             Err(refused) if options.direct_io && lacks_direct_io(&refused) => {
                 let db = open(false);
@@ -163,10 +204,22 @@ impl RocksEngine {
         let db = db.map_err(|e| error(&e))?;
         let space = load_space(&db, &space_name)?;
         let used = space.files.iter().map(|(number, usage)| (*number, usage.used)).collect();
-        let files = BodyFiles::open(&options.dir, direct_io, &used)?;
-        let store =
-            Arc::new(Store { db, names, space_name, files, committing: Mutex::default(), space: Mutex::new(space) });
+        let files = Arc::new(BodyFiles::open(&options.dir, direct_io, &used)?);
+        let store = Store {
+            db,
+            names,
+            space_name,
+            files,
+            committing: Mutex::default(),
+            space: Mutex::new(space),
+            frozen: Mutex::default(),
+            options: options.clone(),
+            direct_io,
+            remains: Remains::default(),
+        };
+        store.find_frozen()?;
         store.reclaim(0)?;
+        let store = Arc::new(store);
         Ok(Self { store })
     }
 }
@@ -201,15 +254,25 @@ impl Engine for RocksEngine {
         self.store.reclaim(dropped)
     }
 
-    fn checkpoint(&self, dir: &Path) -> Result<(), ImageError> {
+    fn freeze(&self) -> Result<(), ImageError> {
+        self.store.thaw()?;
         self.flush()?;
-        // What this sees is not freed until the files are copied.
-        let seen = self.snapshot();
-        let checkpoint = Checkpoint::new(&self.store.db).map_err(|e| error(&e))?;
-        checkpoint.create_checkpoint(dir).map_err(|e| error(&e))?;
-        self.store.files.copy_to(dir)?;
-        drop(seen);
-        Ok(())
+        self.store.freeze()
+    }
+
+    fn frozen(&self) -> Option<Arc<dyn Tables>> {
+        let store = self.store.frozen()?;
+        let era = store.space().era();
+        Some(Arc::new(Seen { snapshot: OwnedSnapshot::take(store), _era: era }))
+    }
+
+    fn thaw(&self) -> Result<(), ImageError> {
+        self.store.thaw()
+    }
+
+    fn retire(&self) {
+        let dir = self.store.options.dir.clone();
+        *self.store.remains.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {

@@ -19,7 +19,10 @@ use super::keys::{self, Waiting};
 use super::{Family, ImageError, Progress, Tables, body_name};
 use crate::id::{BodyId, Position, Seq};
 use crate::op::{AccessKey, Bucket, Object, Part, Upload, User};
-use crate::record::{Record, payload_crc};
+use crate::record::{Header, Record, payload_crc};
+
+/// Most runs of records that are told apart by [`View::log_runs`].
+pub const RUNS_MAX: usize = 2048;
 
 /// A consistent look at one origin's container and image. Keeps everything that it sees readable until it is dropped.
 #[derive(Clone)]
@@ -40,6 +43,11 @@ pub(super) fn progress(tables: &dyn Tables) -> Result<Progress, ImageError> {
     })
 }
 
+/// Modification time of the last record that a snapshot has applied, in milliseconds since 1970.
+pub(super) fn time_ms(tables: &dyn Tables) -> Result<u64, ImageError> {
+    Ok(tables.get(Family::Image, keys::TIME)?.map(|v| keys::decode_seq(&v)).transpose()?.unwrap_or_default().0)
+}
+
 /// What waits in a snapshot's garbage queue.
 pub(super) fn waiting(tables: &dyn Tables) -> Result<Waiting, ImageError> {
     Ok(tables.get(Family::Image, keys::WAITING)?.map(|v| Waiting::decode(&v)).transpose()?.unwrap_or_default())
@@ -58,12 +66,24 @@ impl View {
         Self { tables }
     }
 
+    pub(super) fn tables(&self) -> &dyn Tables {
+        self.tables.as_ref()
+    }
+
     /// How far container and image were.
     ///
     /// # Errors
     /// When the engine cannot read.
     pub fn progress(&self) -> Result<Progress, ImageError> {
         progress(self.tables.as_ref())
+    }
+
+    /// Modification time of the last applied record, in milliseconds since 1970; 0 where there is none.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn time_ms(&self) -> Result<u64, ImageError> {
+        time_ms(self.tables.as_ref())
     }
 
     /// What waits to be collected.
@@ -256,6 +276,39 @@ impl View {
             cursor.next();
         }
         Ok(records)
+    }
+
+    /// Sizes of the runs of records that the container holds, chunks included: the last seq of each run and its bytes; at most
+    /// [`RUNS_MAX`] runs. Reads every record's head.
+    ///
+    /// # Errors
+    /// When one is damaged or the engine cannot read.
+    pub fn log_runs(&self) -> Result<Vec<(Seq, u64)>, ImageError> {
+        let (mut runs, mut damaged): (Vec<(Seq, u64)>, _) = (Vec::new(), None);
+        let progress = self.progress()?;
+        let records = progress.appended.seq.0.saturating_sub(progress.trimmed.0);
+        let run_len = records.div_ceil(RUNS_MAX as u64).max(1);
+        let mut begun = 0;
+        self.tables.scan(Family::Log, &[], &keys::log(Seq(u64::MAX)), &mut |key, value| {
+            let (Ok(header), Some(seq)) = (Header::decode(value), keys::log_seq(key)) else {
+                damaged = Some(keys::log_seq(key).unwrap_or_default());
+                return false;
+            };
+            let bytes = header.record_len() as u64;
+            match runs.last_mut() {
+                Some(run) if begun < run_len => *run = (seq, run.1 + bytes),
+                _ => {
+                    begun = 0;
+                    runs.push((seq, bytes));
+                }
+            }
+            begun += 1;
+            true
+        })?;
+        match damaged {
+            Some(seq) => Err(ImageError::Corrupt(format!("record {seq} in the log"))),
+            None => Ok(runs),
+        }
     }
 
     fn with_payload(&self, mut record: Record) -> Result<Record, ImageError> {

@@ -1,6 +1,7 @@
 //! What the cases run on: either engine with an image in it and a history that grows record by record.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -143,8 +144,26 @@ impl Bed {
     }
 
     fn of_rocks(dir: TempDir, history: History) -> Self {
-        let engine = Arc::new(RocksEngine::open(&rocks_options(dir.path())).expect("opens"));
+        // In a directory of its own: what is frozen lies beside it.
+        let engine_dir = dir.path().join("1");
+        fs::create_dir_all(&engine_dir).expect("makes a directory");
+        let engine = Arc::new(RocksEngine::open(&rocks_options(&engine_dir)).expect("opens"));
         Self { image: Image::new(engine.clone()), kind: Kind::Rocks(engine, dir), history }
+    }
+
+    /// An empty one on the same kind of engine.
+    pub(crate) fn another(&self) -> Self {
+        match self.kind {
+            Kind::Memory(_) => Self::memory(),
+            Kind::Rocks(..) => Self::rocks(),
+        }
+    }
+
+    /// Copies the engine's files into a directory.
+    pub(crate) fn copy_engine(&self, to: &Path) {
+        if let Kind::Rocks(_, dir) = &self.kind {
+            copy_files(&dir.path().join("1"), to);
+        }
     }
 
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
@@ -182,8 +201,13 @@ impl Bed {
             Kind::Memory(engine) => Self::of_memory(engine.crash(survive), history),
             Kind::Rocks(engine, dir) => {
                 // Closing would flush. What lies in the directory now is what a crash leaves.
-                let copy = TempDir::new().expect("a directory");
-                copy_files(dir.path(), copy.path());
+                // A compaction may go on beside the copying: then the copy is of no moment at all.
+                let copied = || {
+                    let copy = TempDir::new().expect("a directory");
+                    copy_files(dir.path(), copy.path());
+                    RocksEngine::open(&rocks_options(&copy.path().join("1"))).is_ok().then_some(copy)
+                };
+                let copy = (0..100).find_map(|_| copied()).expect("a copy that opens");
                 drop((image, engine, dir));
                 Self::of_rocks(copy, history)
             }
@@ -213,7 +237,17 @@ impl Bed {
 pub(crate) fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("reads") {
         let entry = entry.expect("reads");
-        fs::copy(entry.path(), to.join(entry.file_name())).expect("copies");
+        let copy = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&copy).expect("makes a directory");
+            copy_files(&entry.path(), &copy);
+        } else {
+            // A compaction may remove what nothing refers to any more.
+            match fs::copy(entry.path(), copy) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                copied => drop(copied.expect("copies")),
+            }
+        }
     }
 }
 

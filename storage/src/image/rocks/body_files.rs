@@ -349,19 +349,6 @@ impl BodyFiles {
             _ => Ok(()),
         }
     }
-
-    /// Copies every file into a directory.
-    pub(super) fn copy_to(&self, dir: &Path) -> Result<(), ImageError> {
-        for entry in std::fs::read_dir(&self.dir).map_err(|e| failed("read", &self.dir, &e))? {
-            let path = entry.map_err(|e| failed("read", &self.dir, &e))?.path();
-            if number_of(&path).is_some()
-                && let Some(name) = path.file_name()
-            {
-                std::fs::copy(&path, dir.join(name)).map_err(|e| failed("copy", &path, &e))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Drop for BodyFiles {
