@@ -107,7 +107,7 @@ impl Admin {
             .route("/pause", post(verbs::pause))
             .route("/resume", post(verbs::resume))
             .route("/failback", post(verbs::failback))
-            .route("/rebuild", post(verbs::not_in_this_version))
+            .route("/rebuild", post(verbs::rebuild))
             .route("/verify", post(verify::verify))
             .route("/verify/parts", post(verify::parts::parts))
             .route("/verify/entries", post(verify::parts::entries))

@@ -5,10 +5,11 @@
 //!
 //! # Layout
 //! - [`client`]: the request to the admin address.
-//! - [`verbs`]: the commands that make one, and how their answers print.
+//! - [`verbs`]: the commands that make one, and how their answers print; [`rebuild`]: one that waits and shows progress.
 //! - [`tail`]: the commands on tails, and how an export is written; `verify`: two images compared, and what differs named.
 
 pub mod client;
+pub mod rebuild;
 pub mod tail;
 pub mod verbs;
 mod verify;
@@ -107,12 +108,8 @@ pub enum Command {
         #[arg(long)]
         alone: bool,
     },
-    /// Fill a node from its peer (not in this version)
-    Rebuild {
-        /// The peer
-        #[arg(long, value_name = "URL")]
-        from: String,
-    },
+    /// Fill this node's part of an origin, whose log or data is gone here, from its peer
+    Rebuild(rebuild::RebuildArgs),
     /// Digest an origin's image here, or compare it with another node's and name what differs
     Verify {
         /// Which origin
@@ -186,7 +183,6 @@ fn dispatch(cli: Cli) -> Result<(), String> {
             effective::memory_table(&config).lines().for_each(|line| println!("#{line}"));
             Ok(())
         }
-        Command::Rebuild { .. } => missing("rebuild"),
         Command::Bench { .. } => missing("bench"),
         verb => verbs::run(verb, &cli.target),
     }
@@ -226,7 +222,8 @@ mod tests {
             "failback site-a --dry-run",
             "pause site-a",
             "resume site-a --alone",
-            "rebuild --from http://h:1",
+            "rebuild --from http://h:1 --from-token-file x",
+            "rebuild site-a --from http://h:1 --from-token-file x --accept-loss --no-wait",
             "verify site-a --deep",
             "verify site-a --with http://h:1 --with-token-file x --json",
             "tail list",

@@ -6,12 +6,29 @@ use std::sync::Arc;
 use lockstep_gateway::config::{Config, Persist, effective};
 use lockstep_mirror::event::Now;
 use lockstep_mirror::plan::{AckLevel, Limits, Policy};
-use lockstep_mirror::start::{region_len, start};
+use lockstep_mirror::start::{Engines, region_len, start};
 use lockstep_storage::id::Origin;
-use lockstep_storage::image::Image;
 use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::image::{Image, ImageError};
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
+
+/// Engines that nothing is left of.
+struct InMemory;
+
+impl Engines for InMemory {
+    fn newest(&mut self, _origin: &Origin) -> Result<Option<u64>, ImageError> {
+        Ok(None)
+    }
+
+    fn open(&mut self, _origin: &Origin, _generation: u64) -> Result<Image, ImageError> {
+        Ok(Image::new(Arc::new(MemoryEngine::new())))
+    }
+
+    fn remove_before(&mut self, _origin: &Origin, _generation: u64) -> Result<(), ImageError> {
+        Ok(())
+    }
+}
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let dir = tempfile::tempdir().expect("a directory");
@@ -149,9 +166,8 @@ fn a_node_starts_with_the_sizes_that_are_taken_and_with_no_others() {
             let mut plan = load(DOCUMENTED, &[]).expect("the documented file").plan;
             plan.origins.iter_mut().for_each(|origin| origin.nvram_len = 24 << 20);
             plan.origins[usize::from(key != "nvram.size")].nvram_len = size;
-            let mut open = |_: &Origin, _| Ok(Image::new(Arc::new(MemoryEngine::new())));
             let mut nvram = SimNvram::new(region_len(&plan));
-            let started = start(&mut nvram, &plan, 1, &mut open, Now { mono_ms: 0, wall_ms: 0 });
+            let started = start(&mut nvram, &plan, 1, &mut InMemory, Now { mono_ms: 0, wall_ms: 0 });
             assert_eq!(started.is_ok(), good, "{key} = {size}: {:?}", started.err());
         }
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
+use lockstep_storage::image::baseline::{Bookmark, Piece, Portion};
 use lockstep_storage::record::{Draft, Record};
 
 use crate::client::{OriginState, Receipt, Refusal};
@@ -49,6 +50,13 @@ pub enum Command {
         origin: Origin,
         /// Only say what would happen.
         dry_run: bool,
+    },
+    /// Replace what is here of an origin by a baseline from its source, as soon as that connects.
+    Rebuild {
+        /// Which.
+        origin: Origin,
+        /// Even where records of it are here, or its peer has shown itself as the source of another history.
+        accept_loss: bool,
     },
     /// Stop a stream on purpose.
     Pause {
@@ -143,6 +151,13 @@ pub enum Event {
         /// The last record that is left.
         at: Position,
     },
+    /// A baseline has come further.
+    Baseline {
+        /// Whose.
+        origin: Origin,
+        /// What is done.
+        step: BaselineStep,
+    },
     /// A connection stands: the one that this node opened, or one that its peer did.
     Connected {
         /// Whose stream.
@@ -172,6 +187,59 @@ pub enum Event {
     Batch,
     /// The inbox is drained: build the batch, judge time. Comes at least every [`IDLE_INTERVAL_MS`].
     Idle,
+}
+
+/// What a worker has done for a baseline.
+#[derive(Debug, Clone)]
+pub enum BaselineStep {
+    /// Giver: the image is frozen.
+    Frozen {
+        /// At which record.
+        at: Position,
+        /// About how many bytes that are.
+        bytes: u64,
+    },
+    /// Giver: pieces were read.
+    Read {
+        /// For which connection they were wanted.
+        connection: Connection,
+        /// Of the image at this record.
+        at: Position,
+        /// What was read.
+        portion: Portion,
+    },
+    /// Taker: what is to be given up is set aside.
+    SetAside,
+    /// Taker: an engine is there to take the image at this record.
+    Begun {
+        /// The record.
+        at: Position,
+        /// The first piece that it lacks.
+        next: Bookmark,
+        /// About how many bytes it has already.
+        have: u64,
+    },
+    /// Taker: there is no room for it.
+    Refused {
+        /// One sentence.
+        reason: String,
+    },
+    /// Taker: pieces are in the engine.
+    Taken {
+        /// Of the image at this record.
+        at: Position,
+        /// Their bytes.
+        bytes: u64,
+        /// They were the last ones, and all are durable.
+        whole: bool,
+    },
+    /// Taker: the filled engine is the origin's, the one before is gone.
+    Swapped {
+        /// How far it is.
+        progress: Progress,
+        /// Modification time of its last record, milliseconds since 1970.
+        time_ms: u64,
+    },
 }
 
 /// Longest time between two [`Event::Idle`], in milliseconds.
@@ -248,6 +316,13 @@ pub enum Effect {
         /// About how many bytes, at least one record.
         bytes_max: usize,
     },
+    /// A baseline's next piece of work, for the worker; most are answered by an [`Event::Baseline`].
+    Baseline {
+        /// Whose.
+        origin: Origin,
+        /// What.
+        task: BaselineTask,
+    },
     /// Open the origin's stream to its destination, after this delay, then say [`Event::Connected`] or
     /// [`Event::Disconnected`]. Its first message follows when it stands.
     Connect {
@@ -317,6 +392,54 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+}
+
+/// What a worker does for a baseline.
+#[derive(Debug, Clone)]
+pub enum BaselineTask {
+    /// Giver: freeze the image, unless an earlier process or attempt has; then say [`BaselineStep::Frozen`].
+    Freeze,
+    /// Giver: nobody needs what is frozen any more.
+    Thaw,
+    /// Giver: read pieces of what is frozen, then say [`BaselineStep::Read`].
+    Read {
+        /// For which connection.
+        connection: Connection,
+        /// From where on.
+        from: Bookmark,
+        /// About how many bytes, one piece at least.
+        bytes_max: usize,
+    },
+    /// Taker: set every record after this one aside in a file, durably, then say [`BaselineStep::SetAside`].
+    SetAside {
+        /// The last record that is not.
+        after: Seq,
+        /// Epoch for the file's name.
+        epoch: Epoch,
+    },
+    /// Taker: have an engine of this generation that takes the image at this record, or goes on with it, then say
+    /// [`BaselineStep::Begun`] or [`BaselineStep::Refused`].
+    Begin {
+        /// The generation after the origin's own.
+        generation: u64,
+        /// Which moment.
+        at: Position,
+        /// About how many bytes will come.
+        bytes: u64,
+    },
+    /// Taker: put pieces in that engine, then say [`BaselineStep::Taken`].
+    Take {
+        /// Which moment.
+        at: Position,
+        /// The pieces.
+        pieces: Vec<Piece>,
+        /// Those after them begin here; none after the last.
+        next: Option<Bookmark>,
+    },
+    /// Taker: use that engine from here on, then say [`BaselineStep::Swapped`]. That it is the origin's is stored.
+    Swap,
+    /// Taker: it will not be whole; its files go.
+    Drop,
 }
 
 /// An answer to a command.

@@ -5,13 +5,14 @@
 pub mod wire;
 
 use lockstep_storage::id::{Origin, Position, Seq};
+use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
 
 use crate::plan::{AckLevel, Policy};
 
 /// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// First message of the opener: everything that the other end needs to find the common point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,48 @@ pub struct Ack {
     pub credit: u64,
 }
 
+/// What two ends say about a baseline. It travels on the stream's connection: until the destination has it there are no
+/// records that it could take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Baseline {
+    /// Source: what you lack is trimmed here; you need a baseline.
+    Offer,
+    /// Destination: I need one, and here is how many bytes of pieces may be sent before the first ack. May come instead of
+    /// a [`Welcome`].
+    Wanted {
+        /// In bytes.
+        credit: u64,
+    },
+    /// Source: it will be the image at this record.
+    Begin {
+        /// The record.
+        at: Position,
+        /// The origin's epochs up to it.
+        epochs: Vec<EpochEntry>,
+        /// About how many bytes it is, of which the destination may have some already.
+        bytes: u64,
+    },
+    /// Destination: there is room; send from here on.
+    Ready {
+        /// The first piece that is not here.
+        next: Bookmark,
+        /// About how many bytes are.
+        have: u64,
+    },
+    /// Source: consecutive pieces.
+    Pieces {
+        /// The pieces.
+        pieces: Vec<Piece>,
+        /// Where those after them begin; none after the last.
+        next: Option<Bookmark>,
+    },
+    /// Destination: what it has taken. Answers heartbeats too. A [`Welcome`] follows when all is in place.
+    Ack {
+        /// Bytes of pieces that may be sent on this connection in all.
+        credit: u64,
+    },
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -131,4 +174,11 @@ pub enum Message {
         /// The last record that was ever made under this epoch.
         last: Position,
     },
+    /// Source: somebody waits to hear that records through here are in your image. They are persisted here.
+    Apply {
+        /// Apply through it, at once.
+        through: Seq,
+    },
+    /// Either: a destination's image is made anew.
+    Baseline(Baseline),
 }

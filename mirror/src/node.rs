@@ -9,15 +9,18 @@
 //! - [`stream`]: the way to the destination; below it `settle`, from Hello to one history, `flow`, sending and acks,
 //!   and `alone`, out of sync, pause and resume.
 //! - [`destination`]: Hello, receipt, acks, apply on request.
+//! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`visit`]: a source that its
-//!   peer speaks to as a destination; [`store`]: the superblock; [`epochs`]: common points.
+//!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
 
+mod baseline;
 mod destination;
 pub mod epochs;
 mod failback;
 mod log;
 mod point;
 mod promote;
+mod rebuild;
 mod report;
 mod source;
 mod store;
@@ -27,7 +30,6 @@ mod visit;
 use std::collections::VecDeque;
 
 use lockstep_storage::id::{NodeId, Origin, Seq};
-use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{StoredRole, Superblock};
 
 pub use self::promote::{IN_SYNC_AT_LAST_CONTACT, MAY_LACK_WRITES, PROVED};
@@ -39,6 +41,7 @@ use self::store::Store;
 use crate::client::Refusal;
 use crate::event::{Command, Effect, Event, Now, Report, Ticket};
 use crate::plan::{NodePlan, OriginPlan};
+use crate::start::Found;
 
 /// A persist that was asked for, and what becomes durable with it.
 #[derive(Debug)]
@@ -114,25 +117,26 @@ impl Node {
         plan: &NodePlan,
         superblock: Superblock,
         counter: u64,
-        recovered: &[Recovered],
+        found: &[Found],
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
         let name = plan.node.clone();
         let mut logs = Vec::new();
-        for (entry, recovered) in superblock.origins.iter().zip(recovered) {
-            let found = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
-            let own = found.unwrap_or_else(|| OriginPlan {
+        for (entry, Found { recovered, lost, log_runs }) in superblock.origins.iter().zip(found) {
+            let planned = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
+            let own = planned.unwrap_or_else(|| OriginPlan {
                 origin: entry.origin.clone(),
                 nvram_len: entry.partition.segment_len * u64::from(entry.partition.segments),
                 stream: None,
             });
             let side = match entry.role {
+                _ if lost.is_some() => Side::Destination(Box::new(Destination::lost(lost.clone()))),
                 role @ (StoredRole::Destination | StoredRole::Fenced) => {
                     Side::Destination(Box::new(Destination::new(role == StoredRole::Fenced)))
                 }
                 StoredRole::Source | StoredRole::HandingOver => {
-                    Side::Source(Box::new(Source::open(&own, entry, recovered, plan.limits, now)))
+                    Side::Source(Box::new(Source::open(&own, entry, (recovered, log_runs), plan.limits, now)))
                 }
             };
             logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));
@@ -175,6 +179,7 @@ impl Node {
                 self.on(&origin, now, effects, |log, cx| log.on_fetched(connection, records, cx));
             }
             Event::Cut { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_cut(at, cx)),
+            Event::Baseline { origin, step } => self.on(&origin, now, effects, |log, cx| log.on_baseline(step, cx)),
             Event::Connected { origin, connection } => {
                 self.on(&origin, now, effects, |log, cx| log.on_connected(connection, cx));
             }
@@ -283,6 +288,11 @@ impl Node {
             }
             Command::Failback { origin, dry_run } => {
                 if !self.with_log(&origin, now, effects, |log, cx| log.failback(ticket, dry_run, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Rebuild { origin, accept_loss } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.rebuild(ticket, accept_loss, cx)) {
                     effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
                 }
             }

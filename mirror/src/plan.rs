@@ -44,8 +44,10 @@ pub struct StreamPlan {
     pub link_timeout: Duration,
     /// Time between consistency points.
     pub sync_interval: Duration,
-    /// Most bytes that may wait for the destination.
+    /// Most bytes that may wait for the destination while it is away; beyond, they are given up, and it needs a baseline.
     pub backlog_limit: u64,
+    /// Most bytes of a baseline sent in a second.
+    pub baseline_rate: u64,
 }
 
 /// One origin at this node.
@@ -95,6 +97,8 @@ pub struct Limits {
     pub apply_step: usize,
     /// Chunks deleted in one step.
     pub collect_step: usize,
+    /// Bytes of a baseline that a crash of its taker may cost: after so many they are made durable.
+    pub baseline_step_len: u64,
 }
 
 impl Default for Limits {
@@ -109,6 +113,7 @@ impl Default for Limits {
             ages_max: 1024,
             apply_step: 256,
             collect_step: 256,
+            baseline_step_len: 128 << 20,
         }
     }
 }

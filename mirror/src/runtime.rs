@@ -4,10 +4,10 @@
 mod core;
 mod descriptors;
 mod engine;
+mod generations;
 mod log_writer;
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -16,14 +16,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_storage::id::{Epoch, Origin};
-use lockstep_storage::image::rocks::{RocksEngine, RocksOptions, RocksShared};
-use lockstep_storage::image::{Image, ImageError};
+use lockstep_storage::image::rocks::RocksShared;
 use lockstep_storage::nvram::file::{FileNvram, PersistClass};
 use lockstep_storage::record::Record;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::descriptors::connections_max;
+use self::generations::{RocksEngines, RocksGenerations};
 use crate::client::{BUDGET_UNIT, Client, Input, Shared};
 use crate::event::{Command, Connection, Now};
 use crate::link::{LinkHandle, LinkOptions};
@@ -108,16 +108,16 @@ impl Runtime {
         let mut nvram =
             FileNvram::open(&options.nvram_path, len, options.persist, progress).map_err(StartError::Nvram)?;
         let rocks = RocksShared::new(options.cache_bytes, options.write_buffer_bytes);
-        let data_dir = options.data_dir.clone();
-        let mut open_engine = |origin: &Origin, generation: u64| open_engine(&data_dir, origin, generation, &rocks);
+        let mut engines = RocksEngines::new(&options.data_dir, &rocks, options.reserve_bytes);
         let clock = Clock { began: Instant::now() };
         let incarnation = uuid_like(clock.now().wall_ms);
-        let started = start(&mut nvram, &options.plan, incarnation, &mut open_engine, clock.now())?;
-        Ok(Self::spawn(options, started, nvram, clock, tokio))
+        let started = start(&mut nvram, &options.plan, incarnation, &mut engines, clock.now())?;
+        Ok(Self::spawn(options, &rocks, started, nvram, clock, tokio))
     }
 
     fn spawn(
         options: &RuntimeOptions,
+        rocks: &RocksShared,
         started: Started,
         nvram: FileNvram,
         clock: Clock,
@@ -146,7 +146,8 @@ impl Runtime {
         for (origin, image) in images {
             let mut tail = client.tails().writer();
             let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| tail.append(o, e, r));
-            let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside);
+            let generations = RocksGenerations::new(&options.data_dir, &origin, rocks, options.reserve_bytes);
+            let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside, Box::new(generations));
             let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);
             let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
             engines.insert(origin, sender);
@@ -228,20 +229,6 @@ fn link_of(
 
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
     std::fs::create_dir_all(dir).map_err(|e| OpenError::Io(dir.to_owned(), e))
-}
-
-fn open_engine(data_dir: &Path, origin: &Origin, generation: u64, rocks: &RocksShared) -> Result<Image, ImageError> {
-    let dir = data_dir.join("origins").join(origin.as_str()).join(generation.to_string());
-    std::fs::create_dir_all(&dir).map_err(|e| engine_error(&dir.display(), &e))?;
-    let engine = RocksEngine::open(&RocksOptions::new(dir, origin.clone(), rocks.clone()))?;
-    Ok(Image::new(Arc::new(engine)))
-}
-
-fn engine_error(what: &dyn Display, error: &std::io::Error) -> ImageError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => ImageError::NoSpace,
-        _ => ImageError::Engine(format!("{what}: {error}")),
-    }
 }
 
 /// A number that no other region has: the region's name.

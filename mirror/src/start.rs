@@ -5,7 +5,7 @@ use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, ImageError};
 use lockstep_storage::nvram::{Nvram, NvramError};
 use lockstep_storage::partition::{Extent, SEGMENTS_DEFAULT};
-use lockstep_storage::recovery::{Recovered, RecoveryError, recover};
+use lockstep_storage::recovery::{Damage, Recovered, RecoveryError, highest_generation, recover};
 use lockstep_storage::superblock::{ORIGINS_MAX, OriginEntry, PARTITIONS_AT, StoredRole, Superblock};
 
 use crate::event::{Effect, Now};
@@ -27,6 +27,27 @@ pub enum StartError {
     /// What is configured does not fit what is stored.
     #[error("{0}")]
     Plan(String),
+}
+
+/// Where a start finds the engines of its origins.
+pub trait Engines {
+    /// The highest generation that there is of an origin, where there is any.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn newest(&mut self, origin: &Origin) -> Result<Option<u64>, ImageError>;
+
+    /// Opens the engine of a generation, made where it is not there yet.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn open(&mut self, origin: &Origin, generation: u64) -> Result<Image, ImageError>;
+
+    /// A baseline took the place of every generation before this one: they go.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    fn remove_before(&mut self, origin: &Origin, generation: u64) -> Result<(), ImageError>;
 }
 
 /// A node that may take events.
@@ -53,7 +74,7 @@ pub fn start(
     nvram: &mut dyn Nvram,
     plan: &NodePlan,
     fresh_incarnation: u64,
-    open_engine: &mut dyn FnMut(&Origin, u64) -> Result<Image, ImageError>,
+    engines: &mut dyn Engines,
     now: Now,
 ) -> Result<Started, StartError> {
     let loaded = Superblock::load(nvram)?;
@@ -67,21 +88,29 @@ pub fn start(
         add_origin(&mut superblock, plan, origin, nvram.len())?;
     }
     let mut images = Vec::new();
-    let mut recovered = Vec::new();
+    let mut found = Vec::new();
     for entry in &mut superblock.origins {
-        let image = open_engine(&entry.origin, entry.engine_generation);
-        let image = image.map_err(|e| StartError::Image(entry.origin.clone(), e))?;
-        let found = recover_origin(nvram, entry, &image, is_new)?;
-        entry.generation_floor = found.generation;
-        images.push((entry.origin.clone(), image));
-        recovered.push(found);
+        let origin = entry.origin.clone();
+        let failed = |error| StartError::Image(origin.clone(), error);
+        if is_new {
+            entry.engine_generation = engines.newest(&origin).map_err(failed)?.unwrap_or(entry.engine_generation);
+        }
+        let image = engines.open(&origin, entry.engine_generation).map_err(failed)?;
+        let origin_found = recover_origin(nvram, entry, &image, is_new)?;
+        let planned = plan.origins.iter().find(|planned| planned.origin == origin);
+        settle_damage(entry, &origin_found, planned.is_some_and(|planned| planned.stream.is_some()))?;
+        if origin_found.lost.is_none() {
+            engines.remove_before(&origin, entry.engine_generation).map_err(failed)?;
+        }
+        images.push((origin, image));
+        found.push(origin_found);
     }
     let counter = counter + 1;
     let (offset, bytes) = superblock.encode(counter)?;
     nvram.write(offset, &[bytes])?;
     nvram.persist()?;
     let mut effects = Vec::new();
-    let node = Node::open(plan, superblock, counter, &recovered, now, &mut effects);
+    let node = Node::open(plan, superblock, counter, &found, now, &mut effects);
     Ok(Started { node, images, effects })
 }
 
@@ -124,26 +153,87 @@ fn add_origin(
         generation_floor: 0,
         promoted: false,
         peer_incarnation: 0,
+        lacks: Seq::ZERO,
+        lost: false,
+        rebuild: false,
         fenced_by: Epoch::default(),
     });
     Ok(())
 }
 
+/// What a start finds of an origin.
+#[derive(Debug)]
+pub struct Found {
+    /// How far it is.
+    pub recovered: Recovered,
+    /// Why it cannot be used, where its log or its engine is gone: for the operator to decide.
+    pub lost: Option<String>,
+    /// Sizes of the runs of records that are not trimmed.
+    pub log_runs: Vec<(Seq, u64)>,
+}
+
 fn recover_origin(
     nvram: &mut dyn Nvram,
-    entry: &OriginEntry,
+    entry: &mut OriginEntry,
     image: &Image,
     is_new: bool,
-) -> Result<Recovered, StartError> {
-    let id = entry.origin.node_id();
-    let found = recover(nvram, id, entry.partition, entry.generation_floor, image);
-    let found = found.map_err(|e| StartError::Recovery(entry.origin.clone(), e))?;
-    if is_new && found.progress.appended.seq > Seq::ZERO {
-        let text = format!(
-            "the NVRAM is new, but the data directory holds {} records of {}: the log between is gone",
-            found.progress.appended.seq, entry.origin
-        );
-        return Err(StartError::Plan(text));
+) -> Result<Found, StartError> {
+    let (origin, id) = (entry.origin.clone(), entry.origin.node_id());
+    let failed = |e| StartError::Image(origin.clone(), e);
+    let records = image.progress().map_err(failed)?.appended.seq;
+    let half_filled = image.baseline().map_err(failed)?.is_some();
+    if is_new && (records > Seq::ZERO || half_filled) {
+        entry.lost = true;
     }
-    Ok(found)
+    let generation = highest_generation(nvram, id, entry.partition, entry.generation_floor)?;
+    let unusable = |reason| Found {
+        recovered: Recovered { generation, ..Recovered::default() },
+        lost: Some(reason),
+        log_runs: Vec::new(),
+    };
+    if entry.lost {
+        let reason =
+            format!("its NVRAM is gone: the data directory holds {records} records of {origin}, their log is new");
+        return Ok(unusable(reason));
+    }
+    if half_filled {
+        return Ok(unusable("its data directory holds a part of a baseline and no whole image".to_owned()));
+    }
+    let recovered = match recover(nvram, id, entry.partition, entry.generation_floor, image) {
+        Err(RecoveryError::Diverged { seq }) => {
+            let reason = format!("its NVRAM and its data directory hold different histories at record {seq}");
+            return Ok(unusable(reason));
+        }
+        found => found.map_err(|e| StartError::Recovery(origin.clone(), e))?,
+    };
+    let empty = recovered.progress.appended.seq == Seq::ZERO;
+    // A destination without a consistency point gets its records again, as one whose log is damaged does.
+    let writes = matches!(entry.role, StoredRole::Source | StoredRole::HandingOver);
+    let gone = empty && (entry.consistency_point > Seq::ZERO || (writes && recovered.damaged.is_some()));
+    let lost = gone.then(|| "its data directory is gone, the NVRAM goes on from it".to_owned());
+    let log_runs = image.view().log_runs().map_err(failed)?;
+    Ok(Found { recovered, lost, log_runs })
+}
+
+/// What is found damaged is not read again: what that means is stored with it (F10).
+fn settle_damage(entry: &mut OriginEntry, found: &Found, has_mirror: bool) -> Result<(), StartError> {
+    if found.lost.is_some() {
+        // It may turn up again: nothing that a later start needs is changed.
+        return Ok(());
+    }
+    entry.generation_floor = found.recovered.generation;
+    let Some(Damage { from, through }) = found.recovered.damaged else { return Ok(()) };
+    match entry.role {
+        StoredRole::Destination | StoredRole::Fenced => entry.in_sync = false,
+        StoredRole::Source | StoredRole::HandingOver if has_mirror => entry.lacks = entry.lacks.max(through),
+        StoredRole::Source | StoredRole::HandingOver => {
+            let text = format!(
+                "records {from} to {through} of {} in the NVRAM are damaged, and it has no mirror",
+                entry.origin
+            );
+            return Err(StartError::Plan(text));
+        }
+    }
+    tracing::warn!(origin = %entry.origin, "records {from} to {through} in the NVRAM are damaged: the peer is asked for them");
+    Ok(())
 }

@@ -24,8 +24,10 @@ pub enum StreamState {
     InSync,
     /// Stopped on purpose.
     Paused,
-    /// The peer needs a baseline, which this version cannot give.
-    NeedsBaseline,
+    /// The peer's image is made anew, or must be: records that it lacks are gone, or it holds another history.
+    Baseline,
+    /// The origin's log or its engine is gone here: this node takes no part in it until the operator decides.
+    Lost,
     /// Refused by the peer or by this node, in words in the reason.
     Refused,
     /// The peer was promoted: this node must not write.
@@ -46,7 +48,8 @@ impl StreamState {
             Self::Closing => "closing",
             Self::InSync => "in_sync",
             Self::Paused => "paused",
-            Self::NeedsBaseline => "needs_baseline",
+            Self::Baseline => "baseline",
+            Self::Lost => "lost",
             Self::Refused => "refused",
             Self::Fenced => "fenced",
             Self::HandingOver => "handing_over",
@@ -121,6 +124,25 @@ pub struct OriginStatus {
     pub full: bool,
     /// Oldest seq that the container still has, less one.
     pub trimmed: Seq,
+    /// The baseline that is given or taken.
+    pub baseline: Option<BaselineProgress>,
+    /// At a destination: what is here is to be replaced by a baseline, and that has not come yet.
+    pub rebuilding: bool,
+}
+
+/// How far a baseline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaselineProgress {
+    /// The record whose image it is.
+    pub at: Seq,
+    /// About how many bytes earlier connections had brought.
+    pub have: u64,
+    /// Bytes that this one has.
+    pub bytes: u64,
+    /// About how many it is in all.
+    pub total: u64,
+    /// Since it began on this connection, in milliseconds.
+    pub ms: u64,
 }
 
 /// The whole node.

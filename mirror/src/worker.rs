@@ -1,5 +1,8 @@
-//! The engine's side of the core's effects, one origin at a time and in order: append, apply, trim, collect, read back, cut.
+//! The engine's side of the core's effects, one origin at a time and in order: append, apply, trim, collect, read back, cut;
+//! and, in [`filling`], what a baseline asks for at either end.
 //! Synchronous, so that the simulator carries effects out by the same code as the runtime's threads.
+
+mod filling;
 
 use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, ImageError};
@@ -7,6 +10,9 @@ use lockstep_storage::record::Record;
 
 use crate::event::{Effect, Event};
 use crate::plan::Limits;
+
+use self::filling::Filling;
+pub use self::filling::Generations;
 
 /// Bytes of records that are set aside in one step.
 pub(crate) const CUT_STEP_LEN: usize = 4 << 20;
@@ -21,6 +27,9 @@ pub struct Worker {
     image: Image,
     limits: Limits,
     set_aside: SetAside,
+    generations: Box<dyn Generations>,
+    /// The engine that a baseline fills.
+    filling: Option<Filling>,
     apply_through: Seq,
     collect_through: Option<Seq>,
 }
@@ -28,8 +37,15 @@ pub struct Worker {
 impl Worker {
     /// A worker on an image.
     #[must_use]
-    pub fn new(origin: Origin, image: Image, limits: Limits, set_aside: SetAside) -> Self {
-        Self { origin, image, limits, set_aside, apply_through: Seq::ZERO, collect_through: None }
+    pub fn new(
+        origin: Origin,
+        image: Image,
+        limits: Limits,
+        set_aside: SetAside,
+        generations: Box<dyn Generations>,
+    ) -> Self {
+        let (apply_through, collect_through) = (Seq::ZERO, None);
+        Self { origin, image, limits, set_aside, generations, filling: None, apply_through, collect_through }
     }
 
     /// The image.
@@ -67,20 +83,29 @@ impl Worker {
             }
             Effect::Cut { last, epoch, generation, .. } => {
                 self.image.flush()?;
-                let mut from = last.seq.next();
-                let end = self.image.progress()?.appended.seq;
-                while from <= end {
-                    let records = self.image.read_log(from, CUT_STEP_LEN)?;
-                    (self.set_aside)(&origin, epoch, &records)?;
-                    from = records.last().map_or(end, |r| r.header.seq).next();
-                }
+                self.set_aside_after(last.seq, epoch)?;
                 self.image.cut(last, generation)?;
                 self.image.flush()?;
                 return Ok(Some(Event::Cut { origin, at: last }));
             }
+            Effect::Baseline { task, .. } => {
+                let step = self.baseline(task)?;
+                return Ok(step.map(|step| Event::Baseline { origin, step }));
+            }
             _ => {}
         }
         Ok(None)
+    }
+
+    fn set_aside_after(&mut self, last: Seq, epoch: Epoch) -> Result<(), ImageError> {
+        let mut from = last.next();
+        let end = self.image.progress()?.appended.seq;
+        while from <= end {
+            let records = self.image.read_log(from, CUT_STEP_LEN)?;
+            (self.set_aside)(&self.origin, epoch, &records)?;
+            from = records.last().map_or(end, |r| r.header.seq).next();
+        }
+        Ok(())
     }
 
     /// Applies some records or, where none wait, collects some bodies.

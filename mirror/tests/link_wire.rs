@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use lockstep_mirror::message::wire::{BODY_LEN_MAX, Decoder, MESSAGE_HEADER_LEN, SMALL_LEN_MAX, WireError, encode};
-use lockstep_mirror::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use lockstep_mirror::message::{Ack, Append, Baseline, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
+use lockstep_storage::id::{BodyId, Epoch, NodeId, Origin, Position, Seq};
+use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::op::{Data, DeleteObject, Mutation};
 use lockstep_storage::record::{Draft, Place, Record, RecordError, payload_crc};
 use lockstep_storage::superblock::EpochEntry;
@@ -44,6 +45,28 @@ fn name(text: &str) -> Origin {
     Origin::new(text).expect("a name")
 }
 
+fn pieces() -> Vec<Piece> {
+    let body = BodyId { epoch: epoch(2), seq: Seq(17) };
+    vec![
+        Piece::Chunk { body, index: 0, bytes: Bytes::from_static(b"chunk") },
+        Piece::Entry { key: Bytes::from_static(b"\x11bk\0k"), value: Bytes::from_static(b"value") },
+        Piece::Entry { key: Bytes::from_static(b"\x10bk"), value: Bytes::new() },
+    ]
+}
+
+/// Longer than any key.
+static LONG: [u8; 9_000] = [0x11; 9_000];
+
+#[test]
+fn pieces_that_no_image_has_are_refused() {
+    let entry = |key: &'static [u8]| Piece::Entry { key: Bytes::from_static(key), value: Bytes::new() };
+    for piece in [entry(b""), entry(b"\x01a"), entry(b"\x01p"), entry(b"\x01b"), entry(b"\x02"), entry(&LONG)] {
+        let message = Message::Baseline(Baseline::Pieces { pieces: vec![piece.clone()], next: None });
+        let refused = decode(&bytes(&[message]), &[1 << 20]);
+        assert!(matches!(refused, Err(WireError::Body { .. })), "{piece:?}: {refused:?}");
+    }
+}
+
 fn one_of_each() -> Vec<Message> {
     vec![
         Message::Hello(Hello {
@@ -79,6 +102,17 @@ fn one_of_each() -> Vec<Message> {
         Message::SetInSync(true),
         Message::InSyncStored(false),
         Message::HandOver { last: position(41) },
+        Message::Apply { through: Seq(9) },
+        Message::Baseline(Baseline::Offer),
+        Message::Baseline(Baseline::Wanted { credit: 1 << 20 }),
+        Message::Baseline(Baseline::Begin { at: position(30), epochs: entries(1), bytes: 1 << 40 }),
+        Message::Baseline(Baseline::Ready {
+            next: Bookmark { key: Bytes::from_static(b"\x11bk\0k"), chunks: 3 },
+            have: 77,
+        }),
+        Message::Baseline(Baseline::Pieces { pieces: pieces(), next: Some(Bookmark::end()) }),
+        Message::Baseline(Baseline::Pieces { pieces: Vec::new(), next: None }),
+        Message::Baseline(Baseline::Ack { credit: 1 << 21 }),
     ]
 }
 
@@ -172,8 +206,8 @@ fn a_large_append_is_sent_as_several_with_the_same_marks() {
 fn lengths_counts_and_kinds_out_of_bounds_are_refused() {
     let ack = bytes(&[one_of_each().remove(4)]);
     let mut unknown = ack.clone();
-    unknown[8] = 12;
-    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(12)));
+    unknown[8] = 19;
+    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(19)));
     let mut reserved = ack.clone();
     reserved[10] = 1;
     assert_eq!(decode(&reserved, &[99]), Err(WireError::Format));

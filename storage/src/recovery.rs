@@ -22,18 +22,21 @@ pub enum RecoveryError {
     /// The engine failed.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A record that was durable does not verify.
-    #[error("record {seq} in the NVRAM is corrupt: a later record says that it had been persisted")]
-    Corrupt {
-        /// The first such record.
-        seq: Seq,
-    },
     /// The partition continues another history than the engine's.
     #[error("the NVRAM and the storage engine hold different histories at record {seq}")]
     Diverged {
         /// Where they differ.
         seq: Seq,
     },
+}
+
+/// Records that were durable and do not verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The first.
+    pub from: Seq,
+    /// The last that is known to have been durable. Of what is between, nothing is used.
+    pub through: Seq,
 }
 
 /// How far an origin is after a restart.
@@ -47,6 +50,10 @@ pub struct Recovered {
     pub time_ms: u64,
     /// No generation above it was ever used in the partition.
     pub generation: u64,
+    /// What was durable after that and is damaged: only the peer may have it (F10).
+    pub damaged: Option<Damage>,
+    /// The record at which the image is frozen, where it is.
+    pub frozen: Option<Seq>,
 }
 
 /// Brings the container to the end of the log and flushes it. After that every segment of the partition is free: the
@@ -54,7 +61,7 @@ pub struct Recovered {
 /// behind is never taken for a record.
 ///
 /// # Errors
-/// Corruption and divergence are for the operator (or the peer) to settle; a second try finds the same.
+/// A divergence is for the operator to settle; a second try finds the same.
 pub fn recover(
     nvram: &mut dyn Nvram,
     origin: NodeId,
@@ -62,14 +69,11 @@ pub fn recover(
     generation_floor: u64,
     image: &Image,
 ) -> Result<Recovered, RecoveryError> {
-    let segments = headers(nvram, origin, extent)?;
     // A cut is durable with its floor, or not at all; the caller's may not have been stored any more.
     let generation_floor = generation_floor.max(image.generation_floor()?);
-    // A batch may have survived where its segment's header did not: each segment but the ones with a durable header may
-    // hold one such generation more. A new use must not take the number of any of them.
-    let highest = segments.last().map_or(0, |(header, _)| header.generation).max(generation_floor);
-    let generation = highest + u64::from(extent.segments);
-    let mut end = End { last: image.progress()?.appended, missing: None };
+    let generation = highest_generation(nvram, origin, extent, generation_floor)?;
+    let segments = headers(nvram, origin, extent)?;
+    let mut end = End { last: image.progress()?.appended, missing: None, vouched: Seq::ZERO };
     for (header, at) in segments.into_iter().filter(|(header, _)| header.generation > generation_floor) {
         let bytes = nvram.read(at, extent.segment_len as usize)?;
         let mut scan = Scan { bytes, at: BLOCK_LEN as usize, generation: header.generation };
@@ -82,14 +86,35 @@ pub fn recover(
     }
     image.flush()?;
     let progress = image.progress()?;
-    let mut recovered = Recovered { progress, committed: progress.applied.seq, time_ms: 0, generation };
+    let time_ms = image.view().time_ms()?;
+    let frozen = image.frozen().map(|view| view.progress()).transpose()?.map(|progress| progress.applied.seq);
+    let committed = progress.applied.seq;
+    let damaged = end.damage();
+    let mut recovered = Recovered { progress, committed, time_ms, generation, damaged, frozen };
     if progress.appended.seq > progress.trimmed
         && let Some(record) = image.read_log(progress.appended.seq, 1)?.first()
     {
         recovered.committed = recovered.committed.max(record.header.committed);
-        recovered.time_ms = record.header.time_ms;
+        recovered.time_ms = recovered.time_ms.max(record.header.time_ms);
     }
     Ok(recovered)
+}
+
+/// A generation that was never passed in the partition: what is written next takes a higher one.
+///
+/// # Errors
+/// When the device fails.
+pub fn highest_generation(
+    nvram: &mut dyn Nvram,
+    origin: NodeId,
+    extent: Extent,
+    generation_floor: u64,
+) -> Result<u64, NvramError> {
+    let segments = headers(nvram, origin, extent)?;
+    // A batch may have survived where its segment's header did not: each segment but the ones with a durable header may
+    // hold one such generation more. A new use must not take the number of any of them.
+    let highest = segments.last().map_or(0, |(header, _)| header.generation).max(generation_floor);
+    Ok(highest + u64::from(extent.segments))
 }
 
 /// The sound segment headers of this origin, in the order of their use, with where their segments lie.
@@ -109,6 +134,8 @@ struct End {
     last: Position,
     /// The first seq that no sound record was found for, while there are later ones.
     missing: Option<Seq>,
+    /// What these later ones say had been persisted.
+    vouched: Seq,
 }
 
 impl End {
@@ -140,10 +167,14 @@ impl End {
             }
             self.missing = Some(self.last.seq.next());
         }
-        match self.missing {
-            Some(missing) if persisted >= missing => Err(RecoveryError::Corrupt { seq: missing }),
-            _ => Ok(()),
-        }
+        self.vouched = self.vouched.max(persisted);
+        Ok(())
+    }
+
+    /// What is missing is damaged where a later record says that it had been persisted; else it is a torn tail.
+    fn damage(&self) -> Option<Damage> {
+        let from = self.missing?;
+        (self.vouched >= from).then_some(Damage { from, through: self.vouched })
     }
 }
 

@@ -94,6 +94,13 @@ pub struct OriginEntry {
     pub peer_incarnation: u64,
     /// At a node that was the source: the epoch under which its peer took the origin. Whoever takes it next goes above.
     pub fenced_by: Epoch,
+    /// At a source: records up to here were durable and cannot be read any more: nobody writes before the peer has given them
+    /// back. 0 where there are none.
+    pub lacks: Seq,
+    /// At a new NVRAM: it was found beside an engine with records, whose log is gone.
+    pub lost: bool,
+    /// What is here is to be replaced by a baseline from whoever is the source.
+    pub rebuild: bool,
     /// Segments of this generation and below are what a torn tail may have left: never read.
     pub generation_floor: u64,
 }
@@ -256,6 +263,12 @@ mod wire {
         fenced_by_node: u64,
         #[prost(fixed64, tag = "17")]
         peer_incarnation: u64,
+        #[prost(uint64, tag = "18")]
+        lacks: u64,
+        #[prost(bool, tag = "19")]
+        lost: bool,
+        #[prost(bool, tag = "20")]
+        rebuild: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -306,6 +319,9 @@ mod wire {
                 generation_floor: o.generation_floor,
                 promoted: o.promoted,
                 peer_incarnation: o.peer_incarnation,
+                lacks: o.lacks.0,
+                lost: o.lost,
+                rebuild: o.rebuild,
                 fenced_by_counter: o.fenced_by.counter,
                 fenced_by_node: o.fenced_by.node.0,
             }
@@ -350,6 +366,9 @@ mod wire {
                 generation_floor: o.generation_floor,
                 promoted: o.promoted,
                 peer_incarnation: o.peer_incarnation,
+                lacks: Seq(o.lacks),
+                lost: o.lost,
+                rebuild: o.rebuild,
                 fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },
             })
         }

@@ -4,7 +4,7 @@
 //!
 //! # Layout
 //! - [`scenario`]: what happens from outside, as text; [`draw`]: a scenario from a seed; [`shrink`]: a smaller one.
-//! - [`world`]: virtual time, sites, links; [`site`], [`net`], [`client`]: what they are made of.
+//! - [`world`]: virtual time, sites, links; [`site`], [`engines`], [`net`], [`client`]: what they are made of.
 //! - [`model`] and [`image`]: the truth, and the rules.
 //! - [`campaign`]: many seeds on several threads; [`report`]: what people are told of a run.
 //! - [`mistake`]: mistakes made on purpose; [`coverage`]: what a set of runs has really met.
@@ -14,6 +14,7 @@ pub mod client;
 pub mod coverage;
 mod describe;
 pub mod draw;
+mod engines;
 pub mod image;
 pub mod mistake;
 pub mod model;

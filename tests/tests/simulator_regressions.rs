@@ -79,3 +79,55 @@ fn a_source_that_answers_alone_can_be_read_when_an_adoption_is_cut_short() {
           10811 read a 3",
     );
 }
+
+/// An operator who has the wrong end rebuilt: the only source would have given the origin up, and its peer is fenced.
+#[test]
+fn a_source_is_not_rebuilt_from_a_peer_that_is_none() {
+    replay(
+        "noise 14224687019142526817 policy async ack received timeout 400 interval 5000
+           4008 order b promote-lossy
+           4686 order b rebuild-lossy",
+    );
+}
+
+/// A damaged source must not begin a new epoch to give a baseline: what it lacks may have been answered.
+#[test]
+fn a_source_with_damaged_records_waits_also_for_a_mirror_that_begins_anew() {
+    replay(
+        "noise 7 policy sync ack durable timeout 1000 interval 5000
+             50 create-bucket 0
+             60 put 0 0
+            300 put 1 1
+            310 put 2 1
+            320 put 3 1
+            330 put 0 1
+            340 put 1 0
+            420 rot a
+            430 renew b
+            900 restart a",
+    );
+}
+
+/// A source gave up damaged records that an epoch began after: its table of epochs did not rise any more, and no mirror took
+/// it.
+#[test]
+fn epochs_of_records_that_are_given_up_go_with_them() {
+    replay(
+        "noise 3797284176430063138 policy sync ack durable timeout 3000 interval 300 way-back
+             50 create-bucket 0
+            235 order a sync
+            270 part 0 2 4
+            785 put 3 1 require durable
+            833 slow-disk a
+            840 put 1 1
+            841 put 3 0 require received
+            842 put 0 1
+            845 put 4 0
+            859 fast-disk a
+            859 crash a
+            916 restart a
+            970 cut b
+           4285 rot a
+           5015 renew b",
+    );
+}

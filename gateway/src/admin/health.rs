@@ -158,7 +158,7 @@ mod tests {
             (State::Closing, true, true, true),
             (State::InSync, true, true, true),
             (State::Paused, true, false, true),
-            (State::NeedsBaseline, true, false, true),
+            (State::Baseline, true, false, true),
             (State::Refused, true, false, true),
             (State::Fenced, false, false, false),
             (State::HandingOver, false, false, false),

@@ -93,6 +93,12 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_container_backlog_records", "gauge", "Records that the container keeps for the peer", |o, _| {
         Some(o.last.0.saturating_sub(o.trimmed.0).to_string())
     }),
+    ("lockstep_baseline_bytes", "gauge", "Bytes of the baseline under way that are over", |o, _| {
+        o.baseline.map(|baseline| (baseline.have + baseline.bytes).to_string())
+    }),
+    ("lockstep_baseline_total_bytes", "gauge", "About how many bytes the baseline under way is", |o, _| {
+        o.baseline.map(|baseline| baseline.total.to_string())
+    }),
     ("lockstep_nvram_segment_bytes", "gauge", "Bytes of a segment", |o, _| Some(o.segment_len.to_string())),
     ("lockstep_nvram_waits_total", "counter", "Times that writers waited for a segment", |o, _| {
         Some(o.segment_waits.to_string())

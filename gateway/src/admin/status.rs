@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lockstep_mirror::client::Role;
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{OriginStatus, Status};
+use lockstep_mirror::status::{BaselineProgress, OriginStatus, Status};
 use lockstep_mirror::tail::TailFile;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +98,7 @@ view! {
         /// The epoch that the node writes or accepts.
         epoch: String,
         /// State of its stream: `alone`, `unsettled`, `out_of_sync`, `catching_up`, `closing`, `in_sync`, `paused`,
-        /// `needs_baseline`, `refused`, `fenced`.
+        /// `baseline`, `lost`, `refused`, `fenced`.
         state: String,
         /// Why.
         reason: String,
@@ -152,6 +152,24 @@ view! {
         disk_full: bool,
         /// Records up to here are gone from the container.
         trimmed_seq: u64,
+        /// The baseline that is given or taken.
+        baseline: Option<BaselineView>,
+        /// What is here is to be replaced by a baseline, and that has not come yet.
+        rebuilding: bool,
+    }
+
+    /// How far a baseline is.
+    BaselineView {
+        /// The record whose image it is.
+        at_seq: u64,
+        /// About how many bytes are over.
+        bytes: u64,
+        /// About how many it is in all.
+        total_bytes: u64,
+        /// Since it began on this connection, in milliseconds.
+        ms: u64,
+        /// About how long it will take, in milliseconds; none before anything is over.
+        left_ms: Option<u64>,
     }
 }
 
@@ -286,6 +304,8 @@ impl OriginView {
             segment_waits: origin.segment_waits,
             disk_full: origin.full,
             trimmed_seq: origin.trimmed.0,
+            baseline: origin.baseline.map(|baseline| BaselineView::new(&baseline)),
+            rebuilding: origin.rebuilding,
         }
     }
 
@@ -320,6 +340,9 @@ impl OriginView {
             let _ =
                 writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
         }
+        if let Some(baseline) = &self.baseline {
+            baseline.text(out);
+        }
         let _ = writeln!(
             out,
             "  consistency point  {} ({})",
@@ -335,6 +358,29 @@ impl OriginView {
             approximate(self.segment_bytes),
             self.segment_waits,
             if self.disk_full { "   DISK FULL" } else { "" }
+        );
+    }
+}
+
+impl BaselineView {
+    fn new(baseline: &BaselineProgress) -> Self {
+        let BaselineProgress { at, have, bytes, total, ms } = *baseline;
+        // The total is an estimate: what is over may pass it.
+        let left = total.saturating_sub(have + bytes);
+        let left_ms = (bytes > 0 && ms > 0).then(|| left.saturating_mul(ms) / bytes);
+        Self { at_seq: at.0, bytes: have + bytes, total_bytes: total, ms, left_ms }
+    }
+
+    fn text(&self, out: &mut String) {
+        let percent = (100 * self.bytes).checked_div(self.total_bytes).unwrap_or(0).min(100);
+        let left = self.left_ms.map(|ms| format!("   about {} s to go", ms.div_ceil(1000))).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  baseline           at {}   {} of about {} ({percent} %) in {} s{left}",
+            self.at_seq,
+            approximate(self.bytes),
+            approximate(self.total_bytes),
+            self.ms / 1000
         );
     }
 }

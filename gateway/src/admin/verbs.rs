@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use lockstep_mirror::event::{Command, Report};
 use lockstep_storage::id::Origin;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,17 @@ pub struct FailbackBody {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// What `POST /v1/rebuild` takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildBody {
+    /// Which origin.
+    pub origin: String,
+    /// Even where records of it are here.
+    #[serde(default)]
+    pub accept_loss: bool,
 }
 
 /// What `POST /v1/pause` takes.
@@ -107,6 +118,11 @@ pub(super) async fn failback(State(admin): State<Arc<Admin>>, body: Bytes) -> Ad
     give(&admin, Command::Failback { origin: origin(&body.origin)?, dry_run: body.dry_run }).await
 }
 
+pub(super) async fn rebuild(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
+    let body: RebuildBody = body_of(&body)?;
+    give(&admin, Command::Rebuild { origin: origin(&body.origin)?, accept_loss: body.accept_loss }).await
+}
+
 pub(super) async fn pause(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
     let body: PauseBody = body_of(&body)?;
     give(&admin, Command::Pause { origin: origin(&body.origin)? }).await
@@ -115,11 +131,6 @@ pub(super) async fn pause(State(admin): State<Arc<Admin>>, body: Bytes) -> Admin
 pub(super) async fn resume(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
     let body: ResumeBody = body_of(&body)?;
     give(&admin, Command::Resume { origin: origin(&body.origin)?, alone: body.alone }).await
-}
-
-pub(super) async fn not_in_this_version(uri: Uri) -> AdminError {
-    let verb = uri.path().rsplit('/').next().unwrap_or_default();
-    AdminError(StatusCode::NOT_IMPLEMENTED, format!("this version does not have {verb} yet"))
 }
 
 /// An origin by its name.

@@ -142,8 +142,10 @@ tables! {
         link_timeout: Option<Span>,
         /// Time between consistency points.
         sync_interval: Option<Span>,
-        /// Most bytes that may wait for it.
+        /// Most bytes that may wait for it while it is away.
         backlog_limit: Option<Size>,
+        /// Most bytes of a baseline that are sent to it in a second.
+        baseline_rate: Option<Size>,
     }
 
     /// `[[mirror.source]]`
@@ -166,6 +168,8 @@ tables! {
         sync_interval: Option<Span>,
         /// As in `[mirror.destination]`, for the way back.
         backlog_limit: Option<Size>,
+        /// As in `[mirror.destination]`, for the way back.
+        baseline_rate: Option<Size>,
     }
 
     /// `[failover]`
@@ -254,6 +258,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("mirror.destination.link_timeout", Kind::Text),
     ("mirror.destination.sync_interval", Kind::Text),
     ("mirror.destination.backlog_limit", Kind::Text),
+    ("mirror.destination.baseline_rate", Kind::Text),
     ("mirror.source.#.node", Kind::Text),
     ("mirror.source.#.nvram", Kind::Text),
     ("mirror.source.#.domains", Kind::List),
@@ -263,6 +268,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("mirror.source.#.link_timeout", Kind::Text),
     ("mirror.source.#.sync_interval", Kind::Text),
     ("mirror.source.#.backlog_limit", Kind::Text),
+    ("mirror.source.#.baseline_rate", Kind::Text),
     ("failover.on_change", Kind::List),
 ];
 
@@ -369,21 +375,22 @@ mod tests {
         let mut full = File::read("", &[]).unwrap();
         full.users = vec![User::default()];
         full.mirror.sources = vec![Source::default()];
-        let every: Vec<(String, String)> = KEYS
-            .iter()
-            .map(|(key, _)| {
-                let name = format!("LOCKSTEP_{}", key.replace('#', "0").replace('.', "_").to_ascii_uppercase());
-                let value = match key.rsplit('.').next().unwrap() {
-                    "size" | "nvram" | "block_cache" | "memtables" | "bodies" | "backlog_limit" => "1MiB",
-                    "link_timeout" | "sync_interval" => "1s",
-                    "persist" => "memory",
-                    "policy" => "strict",
-                    "ack" => "applied",
-                    _ => "x",
-                };
-                (name, value.to_owned())
-            })
-            .collect();
+        let every: Vec<(String, String)> =
+            KEYS.iter()
+                .map(|(key, _)| {
+                    let name = format!("LOCKSTEP_{}", key.replace('#', "0").replace('.', "_").to_ascii_uppercase());
+                    let value = match key.rsplit('.').next().unwrap() {
+                        "size" | "nvram" | "block_cache" | "memtables" | "bodies" | "backlog_limit"
+                        | "baseline_rate" => "1MiB",
+                        "link_timeout" | "sync_interval" => "1s",
+                        "persist" => "memory",
+                        "policy" => "strict",
+                        "ack" => "applied",
+                        _ => "x",
+                    };
+                    (name, value.to_owned())
+                })
+                .collect();
         let file = File::read("", &every).unwrap();
         // A field without a variable would have stayed empty.
         let printed = format!("{file:?}").replace("tls: None", "");

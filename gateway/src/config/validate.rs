@@ -203,10 +203,12 @@ fn way_back(key: &str, source: &mut Source, node: &Origin) -> Checked<Option<Str
         link_timeout: source.link_timeout,
         sync_interval: source.sync_interval,
         backlog_limit: source.backlog_limit,
+        baseline_rate: source.baseline_rate,
     };
     let plan = stream(key, &mut back, node)?;
     (source.policy, source.ack, source.backlog_limit) = (back.policy, back.ack, back.backlog_limit);
     (source.link_timeout, source.sync_interval) = (back.link_timeout, back.sync_interval);
+    source.baseline_rate = back.baseline_rate;
     Ok(Some(plan))
 }
 
@@ -229,12 +231,23 @@ fn stream(key: &str, to: &mut Destination, node: &Origin) -> Checked<StreamPlan>
         ack: match to.ack.get_or_insert(Ack::Durable) {
             Ack::Received => AckLevel::Received,
             Ack::Durable => AckLevel::Durable,
-            Ack::Applied => return wrong(&format!("{key}.ack"), "'applied' is not offered by this version"),
+            Ack::Applied => AckLevel::Applied,
         },
         link_timeout: to.link_timeout.get_or_insert(seconds(5)).0,
         sync_interval: to.sync_interval.get_or_insert(seconds(10)).0,
         backlog_limit: to.backlog_limit.get_or_insert(Size(64 << 30)).0,
+        baseline_rate: rate(key, to)?,
     })
+}
+
+/// Bytes in a second, so few that a baseline ends some day.
+fn rate(key: &str, to: &mut Destination) -> Checked<u64> {
+    const LEAST: u64 = 64 << 10;
+    let rate = to.baseline_rate.get_or_insert(Size(128 << 20)).0;
+    if rate < LEAST {
+        return wrong(&format!("{key}.baseline_rate"), "is below 64KiB");
+    }
+    Ok(rate)
 }
 
 fn mirror(file: &mut File) -> Checked<Option<MirrorConfig>> {

@@ -14,13 +14,14 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use lockstep_storage::id::Origin;
+use lockstep_storage::image::baseline::Piece;
 use lockstep_storage::record::Record;
 use tokio::sync::{Notify, mpsc};
 
 use super::{End, Shared, with_causes};
 use crate::event::{Connection, Event};
-use crate::message::Message;
 use crate::message::wire::{Decoder, Encoder};
+use crate::message::{Baseline, Message};
 
 /// Messages are encoded ahead up to this many bytes, so that small ones that wait together leave together.
 const ENCODE_AHEAD_LEN: usize = 1 << 20;
@@ -29,11 +30,12 @@ const SMALL_MESSAGE_LEN: usize = size_of::<Message>();
 
 /// What a message counts while it waits to be sent, in bytes.
 pub(super) fn queued_len(message: &Message) -> usize {
-    let records = match message {
+    let large = match message {
         Message::Append(append) => append.records.iter().map(Record::len).sum(),
+        Message::Baseline(Baseline::Pieces { pieces, .. }) => pieces.iter().map(Piece::len).sum(),
         _ => 0,
     };
-    SMALL_MESSAGE_LEN + records
+    SMALL_MESSAGE_LEN + large
 }
 
 /// The HTTP body of the messages that this node sends. It ends when its senders are gone and all has been sent.

@@ -16,6 +16,7 @@
 //! Encoding moves no large payload, and decoding copies only what does not lie in one piece. Nothing is allocated by a
 //! length that the peer claims before its bytes are there. The link calls this; the core never sees bytes.
 
+mod baseline;
 mod small;
 
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ use super::{Append, Message};
 pub const MESSAGE_HEADER_LEN: usize = 12;
 /// Largest body of a message, in bytes. Any single record fits.
 pub const BODY_LEN_MAX: usize = 8 << 20;
-/// Largest body of any message but an [`Append`], in bytes: a Hello with a full epoch table needs a tenth.
+/// Largest body of any message but an [`Append`] and the pieces of a baseline, in bytes: a Hello with a full epoch table needs a tenth.
 pub const SMALL_LEN_MAX: usize = 64 << 10;
 
 /// An [`Append`] with more bytes of records than this is sent as several, so that the receiver persists the first records
@@ -299,11 +300,11 @@ impl Decoder {
                 return Err(WireError::Checksum);
             }
             let len = MESSAGE_HEADER_LEN + length;
-            let body = &frame[MESSAGE_HEADER_LEN..];
+            let body = frame.slice(MESSAGE_HEADER_LEN..);
             if kind != KIND_APPEND {
                 return Ok(Some(Decoded { message: small::decode(kind, body)?, len }));
             }
-            self.append = Some(begin_append(body, len)?);
+            self.append = Some(begin_append(&body, len)?);
         }
         self.decode_records()
     }
@@ -416,7 +417,11 @@ fn check_header(header: &[u8; MESSAGE_HEADER_LEN], kind: u8, length: usize) -> R
     if kind == 0 || kind > small::KIND_MAX {
         return Err(WireError::UnknownKind(kind));
     }
-    let bounds = if kind == KIND_APPEND { MARKS_LEN..=BODY_LEN_MAX } else { 0..=SMALL_LEN_MAX };
+    let bounds = match kind {
+        KIND_APPEND => MARKS_LEN..=BODY_LEN_MAX,
+        baseline::KIND_PIECES => 0..=BODY_LEN_MAX,
+        _ => 0..=SMALL_LEN_MAX,
+    };
     if !bounds.contains(&length) {
         return Err(WireError::Length { kind, length });
     }

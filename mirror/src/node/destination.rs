@@ -1,8 +1,11 @@
-//! The destination's end: Hello, receipt, acks, apply on request; lending records to a source that lost them.
+//! The destination's end: Hello, cut, welcome; lending records to a source that lost them. Below it `receive`: receipt, acks,
+//! apply on request.
 //!
 //! A record is accepted only on the current connection, after its source's epochs are durable here, when it follows the
 //! last one and is of the epoch that its seq falls in. It is applied only when it is persisted at both ends and asked for
 //! by a synchronization request (or at promote), so the image is always an exact prefix of the origin's history.
+
+mod receive;
 
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::partition::Partition;
@@ -10,10 +13,11 @@ use lockstep_storage::record::Record;
 use lockstep_storage::superblock::StoredRole;
 
 use super::Context;
+use super::baseline::take::Taking;
 use super::epochs::{History, Relation, fault_of, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
-use crate::message::{Ack, Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use crate::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
 /// What a promote waits for.
@@ -30,11 +34,13 @@ pub(super) struct Promotion {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
+pub(super) enum Gate {
     /// No Hello yet, or one that waits for earlier records to be persisted.
     Shut,
     /// The Hello's epochs are being stored, or what diverged is being cut.
     Settling,
+    /// A baseline is asked for or taken.
+    Filling,
     /// Records are accepted.
     Open,
 }
@@ -42,10 +48,12 @@ enum Gate {
 /// The destination's side of a log.
 #[derive(Debug)]
 pub(super) struct Destination {
+    /// Its log or its engine is gone, in words: it takes no part in the origin until the operator decides.
+    pub(super) lost: Option<String>,
     /// It was the source until its peer took the origin, and has not been linked to it since.
     pub(super) fenced: bool,
     connection: Option<Connection>,
-    gate: Gate,
+    pub(super) gate: Gate,
     /// What diverged is being cut, for this connection or an earlier one: until that is done nothing else begins.
     cutting: bool,
     hello: Option<Hello>,
@@ -57,6 +65,10 @@ pub(super) struct Destination {
     persisted_bytes: u64,
     /// The synchronization request under way: through where, and what the source had flushed.
     request: Option<(Seq, Seq)>,
+    /// Somebody at the source waits to hear that records through here are in this image.
+    apply_wanted: Seq,
+    /// The baseline that is taken.
+    pub(super) taking: Option<Taking>,
     /// The source has asked for records that it lost; it asks for more when it has these.
     lending: bool,
     pub(super) unapplied: Ages,
@@ -69,6 +81,7 @@ pub(super) struct Destination {
 impl Destination {
     pub(super) fn new(fenced: bool) -> Self {
         Self {
+            lost: None,
             fenced,
             connection: None,
             gate: Gate::Shut,
@@ -79,6 +92,8 @@ impl Destination {
             source_committed: Seq::ZERO,
             persisted_bytes: 0,
             request: None,
+            apply_wanted: Seq::ZERO,
+            taking: None,
             lending: false,
             unapplied: Ages::default(),
             promotion: None,
@@ -88,11 +103,22 @@ impl Destination {
         }
     }
 
+    /// One whose log or engine is gone.
+    pub(super) fn lost(reason: Option<String>) -> Self {
+        let shown = reason.clone().unwrap_or_default();
+        Self { lost: reason, reason: shown, ..Self::new(false) }
+    }
+
+    /// Something is under way here that has to end first.
+    pub(super) fn is_busy(&self) -> bool {
+        self.promotion.is_some() || self.is_rebuilding()
+    }
+
     pub(super) fn count_persisted(&mut self, records: &[Record], now_ms: u64, ages_max: usize) {
         let bytes = records.iter().map(Record::len).sum::<usize>() as u64;
         self.persisted_bytes += bytes;
         if let Some(last) = records.last() {
-            self.unapplied.push(last.header.seq, bytes, now_ms, ages_max);
+            self.unapplied.push(last.header.seq, now_ms, ages_max);
         }
     }
 
@@ -108,8 +134,19 @@ impl Destination {
         self.gate == Gate::Open
     }
 
-    pub(super) fn is_cutting(&self) -> bool {
-        self.cutting
+    /// What is here is being cut or replaced: nothing else begins.
+    pub(super) fn is_rebuilding(&self) -> bool {
+        self.cutting || self.taking.as_ref().is_some_and(Taking::is_settled)
+    }
+
+    /// The incarnation of the source that is linked; 0 where none is.
+    pub(super) fn hello_incarnation(&self) -> u64 {
+        self.hello.as_ref().map_or(0, |hello| hello.incarnation)
+    }
+
+    /// A baseline that is not whole goes on with the next connection.
+    fn leave_baseline(&mut self) {
+        self.taking.take_if(|taking| !taking.is_settled());
     }
 }
 
@@ -130,6 +167,8 @@ impl Log {
         destination.hello = None;
         destination.lending = false;
         destination.request = None;
+        destination.apply_wanted = Seq::ZERO;
+        destination.leave_baseline();
         if let Some(older) = destination.connection.replace(connection) {
             self.close(older, cx);
         }
@@ -142,6 +181,7 @@ impl Log {
             destination.connection = None;
             destination.gate = Gate::Shut;
             destination.hello = None;
+            destination.leave_baseline();
             destination.reason = format!("no link: {reason}");
             cx.note(&self.origin, format!("link from the source lost ({reason})"));
         }
@@ -168,12 +208,13 @@ impl Log {
                 self.greet(cx);
             }
             Message::Append(append) if destination.is_open() => self.receive(append, cx),
+            Message::Append(append) if destination.gate == Gate::Filling && append.records.is_empty() => {
+                self.ack_baseline(cx);
+            }
+            Message::Baseline(message) => self.on_giver_message(message, cx),
             Message::Adopt { after } if destination.is_open() && after < trimmed => {
                 let reason = format!("records after {after} are wanted, and those up to {trimmed} are trimmed here");
-                self.refuse_hello(
-                    &format!("{reason}: the source needs a baseline, which this version cannot send"),
-                    cx,
-                );
+                self.refuse_hello(&format!("{reason}: promote this end and let it give a baseline"), cx);
             }
             Message::Adopt { after } if destination.is_open() && after <= persisted => {
                 destination.lending = true;
@@ -186,6 +227,11 @@ impl Log {
                 destination.request = Some((through, flushed));
                 self.request_progress(cx);
             }
+            Message::Apply { through } if destination.is_open() => {
+                destination.source_persisted = destination.source_persisted.max(through);
+                destination.apply_wanted = destination.apply_wanted.max(through);
+                self.apply_wanted(cx);
+            }
             Message::SetInSync(mark) if destination.is_open() => self.set_in_sync(connection, mark, cx),
             Message::HandOver { last } if destination.is_open() => self.take_offer(last, cx),
             _ => self.hang_up("a message that a source does not send now", cx),
@@ -193,20 +239,27 @@ impl Log {
     }
 
     /// Answers the Hello, once everything received before is persisted.
-    fn greet(&mut self, cx: &mut Context) {
+    pub(super) fn greet(&mut self, cx: &mut Context) {
         let Side::Destination(_) = &self.side else { return };
         if !self.pending.is_empty() || !self.incoming.is_empty() {
             return;
         }
         let destination = self.destination();
-        if destination.gate != Gate::Shut || destination.cutting || destination.promotion.is_some() {
+        if destination.gate != Gate::Shut || destination.is_rebuilding() || destination.promotion.is_some() {
             return;
         }
         let Some(hello) = destination.hello.clone() else { return };
         if let Some(reason) = self.objection(&hello, cx) {
             return self.refuse_hello(&reason, cx);
         }
+        if let Some(lost) = self.destination().lost.clone() {
+            let way_out = format!("'lockstep rebuild {} --from' the address of its source fills it", self.origin);
+            return self.refuse_hello(&format!("{lost}; {way_out}"), cx);
+        }
         let entry = cx.store.entry(&self.origin);
+        if entry.rebuild {
+            return self.take_baseline(&hello, Seq::ZERO, cx);
+        }
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
         let found = relation(theirs, hello.node.node_id(), ours);
@@ -228,11 +281,7 @@ impl Log {
             Relation::Diverged(common) if self.applied.seq.max(self.apply_asked) <= common => {
                 self.cut(&hello, common, cx);
             }
-            Relation::Diverged(common) => {
-                let applied = self.applied.seq.max(self.apply_asked);
-                let reason = format!("{} is applied through {applied}, past the common point {common}", self.origin);
-                self.refuse_hello(&format!("{reason}: it needs a baseline, which this version cannot receive"), cx);
-            }
+            Relation::Diverged(common) => self.take_baseline(&hello, common, cx),
             Relation::Deposed(epoch) => self.refuse_hello(&format!("{} is under epoch {epoch}", self.origin), cx),
             Relation::Unrelated => {
                 let (node, source) = (cx.node.clone(), hello.node.clone());
@@ -261,13 +310,17 @@ impl Log {
         fault_of(&hello.epochs).map(|fault| format!("{} sent epochs that cannot be: {fault}", hello.node))
     }
 
-    fn refuse_hello(&mut self, reason: &str, cx: &mut Context) {
+    pub(super) fn refuse_hello(&mut self, reason: &str, cx: &mut Context) {
         let epochs = cx.store.entry(&self.origin).epochs.clone();
         if let Some(connection) = self.destination().connection {
             self.send(connection, Message::Refused { reason: reason.into(), epochs }, cx);
         }
         self.hang_up(reason, cx);
-        self.destination().reason = format!("refused its source: {reason}");
+        let destination = self.destination();
+        destination.reason = match &destination.lost {
+            Some(lost) => lost.clone(),
+            None => format!("refused its source: {reason}"),
+        };
     }
 
     /// Stores the source's epochs, then welcomes it.
@@ -352,7 +405,6 @@ impl Log {
             return;
         }
         destination.gate = Gate::Open;
-        destination.hello = None;
         destination.persisted_bytes = 0;
         destination.reason = "linked".into();
         let was_fenced = std::mem::take(&mut destination.fenced);
@@ -361,95 +413,6 @@ impl Log {
         if was_fenced {
             self.publish(cx);
         }
-    }
-
-    /// Records arrive: each must follow and be of its epoch, else the connection ends and the source sends again.
-    fn receive(&mut self, append: Append, cx: &mut Context) {
-        let entry = cx.store.entry(&self.origin);
-        let history = History { epochs: &entry.epochs, last: self.last };
-        let mut parent = self.incoming.back().map_or(self.last, Record::position);
-        let mut fault = None;
-        for record in &append.records {
-            let header = &record.header;
-            if header.record_len() > self.limits.record_len_max {
-                fault = Some(format!("record {} is too long for a segment here", header.seq));
-            } else if header.seq != parent.seq.next() || header.parent != parent.checksum {
-                fault = Some(format!("record {} does not follow {}", header.seq, parent.seq));
-            } else if history.epoch_at(header.seq) != Some(header.epoch) {
-                fault = Some(format!("record {} is of epoch {}", header.seq, header.epoch));
-            }
-            if fault.is_some() {
-                break;
-            }
-            parent = record.position();
-        }
-        if let Some(fault) = fault {
-            return self.hang_up(&fault, cx);
-        }
-        let waiting = self.incoming.bytes() + append.records.iter().map(Record::len).sum::<usize>();
-        if waiting as u64 > self.limits.budget_len + self.limits.message_len_max as u64 * 4 {
-            return self.hang_up("more records than the credit allows", cx);
-        }
-        let heartbeat = append.records.is_empty();
-        self.incoming.extend(append.records);
-        let received = self.incoming.back().map_or(self.last.seq, |r| r.header.seq);
-        let destination = self.destination();
-        destination.source_persisted = destination.source_persisted.max(append.persisted);
-        destination.source_committed = destination.source_committed.max(append.committed);
-        let known = destination.source_committed.min(received);
-        let ack_now = destination.ack_received || heartbeat;
-        self.committed = self.committed.max(known.min(self.persisted));
-        if ack_now {
-            self.ack(cx);
-        }
-        self.request_progress(cx);
-    }
-
-    fn ack(&mut self, cx: &mut Context) {
-        let received = self.incoming.back().map_or(self.last.seq, |r| r.header.seq);
-        let (persisted, applied, budget_len) = (self.persisted, self.applied.seq, self.limits.budget_len);
-        let destination = self.destination();
-        let credit = destination.persisted_bytes + budget_len;
-        let open = destination.is_open();
-        if let Some(connection) = destination.connection
-            && open
-        {
-            self.send(connection, Message::Ack(Ack { received, persisted, applied, credit }), cx);
-        }
-    }
-
-    pub(super) fn destination_persisted(&mut self, cx: &mut Context) {
-        self.ack(cx);
-        self.request_progress(cx);
-        self.promote_progress(cx);
-        self.greet(cx);
-    }
-
-    /// Apply, flush, answer: as far as the synchronization request and both ends' persists allow.
-    pub(super) fn request_progress(&mut self, cx: &mut Context) {
-        // A promote may have made a source of this end just before.
-        let Side::Destination(_) = &self.side else { return };
-        let (persisted, applied, flushed) = (self.persisted, self.applied.seq, self.flushed.applied.seq);
-        let destination = self.destination();
-        destination.unapplied.pop(applied);
-        let Some((through, source_flushed)) = destination.request else { return };
-        let allowed = through.min(persisted).min(destination.source_persisted);
-        self.apply(allowed, cx);
-        if applied < through {
-            return;
-        }
-        if flushed < through {
-            return self.flush(cx);
-        }
-        let destination = self.destination();
-        destination.request = None;
-        let connection = destination.connection;
-        cx.store.change(&self.origin, |entry| entry.consistency_point = through);
-        if let Some(connection) = connection {
-            self.send(connection, Message::SyncDone { through }, cx);
-        }
-        self.trim(flushed.min(source_flushed), cx);
-        self.publish(cx);
     }
 
     fn set_in_sync(&mut self, connection: Connection, mark: bool, cx: &mut Context) {

@@ -36,9 +36,9 @@ impl History<'_> {
         self.epochs.last().map(|e| e.epoch).unwrap_or_default()
     }
 
-    /// The last seq of the epoch at `index`.
+    /// The last seq of the epoch at `index`, of those that are here: an end may know of epochs whose records never came.
     fn end_of(&self, index: usize) -> Seq {
-        self.epochs.get(index + 1).map_or(self.last.seq, |next| next.first.prev())
+        self.epochs.get(index + 1).map_or(self.last.seq, |next| next.first.prev().min(self.last.seq))
     }
 
     /// The epoch that record `seq` must be of.
@@ -131,6 +131,8 @@ mod tests {
         assert_eq!(of(&two, 15, &one, 9), Relation::Behind(Seq(9)));
         assert_eq!(of(&two, 15, &one, 10), Relation::Behind(Seq(10)));
         assert_eq!(of(&two, 15, &one, 13), Relation::Diverged(Seq(10)));
+        let ahead_of_its_records = [entry(1, A, 1), entry(2, A, 15)];
+        assert_eq!(of(&two, 15, &ahead_of_its_records, 4), Relation::Diverged(Seq(4)), "it has no more than that");
         let promoted = [entry(1, A, 1), entry(2, B, 9)];
         let epoch = Epoch { counter: 2, node: B };
         assert_eq!(of(&one, 10, &promoted, 9), Relation::Deposed(epoch));

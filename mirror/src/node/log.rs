@@ -13,10 +13,11 @@ use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::OriginEntry;
 
 use super::Context;
+use super::baseline::take::Taking;
 use super::destination::Destination;
 use super::source::Source;
 use crate::client::{OriginState, Role};
-use crate::event::{Connection, Effect};
+use crate::event::{BaselineStep, Connection, Effect};
 use crate::message::Message;
 use crate::plan::{Limits, OriginPlan, StreamPlan};
 
@@ -41,49 +42,41 @@ pub(super) enum After {
     HandingOver,
     /// Source: what was offered is this node's again.
     Reclaimed,
+    /// Destination: what is here is given up for a baseline.
+    Rebuilding,
+    /// Destination: the engine that a baseline has filled is the origin's.
+    Filled,
 }
 
-/// Batches on their way to somewhere, oldest first, with what they hold and since when they wait.
+/// Batches on their way to somewhere, oldest first, and since when they wait.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
-    batches: VecDeque<(Seq, u64, u64)>,
-    bytes: u64,
+    batches: VecDeque<(Seq, u64)>,
 }
 
 impl Ages {
     /// One more, told apart from the others where there are fewer than `most`.
-    pub(super) fn push(&mut self, through: Seq, bytes: u64, now_ms: u64, most: usize) {
-        self.bytes += bytes;
+    pub(super) fn push(&mut self, through: Seq, now_ms: u64, most: usize) {
         let crowded = self.batches.len() >= most;
         match self.batches.back_mut() {
-            Some(last) if crowded => *last = (through, last.1 + bytes, last.2),
-            _ => self.batches.push_back((through, bytes, now_ms)),
+            Some(last) if crowded => last.0 = through,
+            _ => self.batches.push_back((through, now_ms)),
         }
     }
 
     /// Everything through `done` has arrived.
     pub(super) fn pop(&mut self, done: Seq) {
-        while let Some((through, bytes, _)) = self.batches.front().copied() {
-            if through > done {
-                return;
-            }
-            self.bytes -= bytes;
-            self.batches.pop_front();
-        }
+        while self.batches.pop_front_if(|batch| batch.0 <= done).is_some() {}
     }
 
     /// Milliseconds that the oldest has waited.
     pub(super) fn oldest_ms(&self, now_ms: u64) -> u64 {
-        self.batches.front().map_or(0, |(_, _, since)| now_ms.saturating_sub(*since))
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.batches.front().map_or(0, |(_, since)| now_ms.saturating_sub(*since))
     }
 
     /// Their waiting begins now.
     pub(super) fn restart(&mut self, now_ms: u64) {
-        self.batches.iter_mut().for_each(|batch| batch.2 = now_ms);
+        self.batches.iter_mut().for_each(|batch| batch.1 = now_ms);
     }
 }
 
@@ -150,9 +143,11 @@ pub(super) struct Log {
     pub(super) applied: Position,
     pub(super) apply_asked: Seq,
     pub(super) flushed: Progress,
-    flushing: bool,
+    pub(super) flushing: bool,
     flush_again: bool,
     pub(super) trimmed: Seq,
+    /// The image is frozen at this record for a baseline, or is about to be after it: what follows is not trimmed.
+    pub(super) hold: Option<Seq>,
     /// The last record that the start found: at a source a client may have been answered for any up to it.
     pub(super) recovered: Seq,
     /// See [`OriginState::history`].
@@ -172,6 +167,8 @@ pub(super) struct Log {
     pub(super) peer: Option<Origin>,
     /// Number of the last connection that this node opened.
     pub(super) opened: u64,
+    /// The peer has said that it is the source too, of a history that has nothing in common with the one here.
+    pub(super) rival: bool,
     /// A connection that the peer opened to this node as its destination, while this node is a source.
     pub(super) visitor: Option<Connection>,
     pub(super) side: Side,
@@ -203,7 +200,9 @@ impl Log {
             flushing: false,
             flush_again: false,
             trimmed: progress.trimmed,
-            recovered: progress.appended.seq,
+            hold: recovered.frozen,
+            // What is damaged may have been answered too.
+            recovered: progress.appended.seq.max(entry.lacks),
             history: 0,
             pending: VecDeque::new(),
             incoming: Incoming::default(),
@@ -215,6 +214,7 @@ impl Log {
             way_out: plan.stream.clone(),
             peer,
             opened: 0,
+            rival: false,
             visitor: None,
             side,
         }
@@ -225,7 +225,7 @@ impl Log {
         self.publish(cx);
         match &self.side {
             Side::Source(_) => self.start_source(bootstrap, cx),
-            Side::Destination(_) => {}
+            Side::Destination(_) => self.thaw(cx),
         }
     }
 
@@ -311,7 +311,13 @@ impl Log {
 
     /// Asks for a flush that covers everything up to now.
     pub(super) fn flush(&mut self, cx: &mut Context) {
-        if self.flushing {
+        let swapping = match &self.side {
+            Side::Destination(destination) => destination.taking.as_ref().is_some_and(Taking::is_swapping),
+            Side::Source(_) => false,
+        };
+        if swapping {
+            // The engine that is put in place is flushed, and there is nothing in it that is not.
+        } else if self.flushing {
             self.flush_again = true;
         } else {
             self.flushing = true;
@@ -323,6 +329,10 @@ impl Log {
         self.flushing = false;
         self.flushed = progress;
         self.partition.release(progress.appended.seq);
+        if self.swap_waits() {
+            self.flush_again = false;
+            return self.filled(cx);
+        }
         if std::mem::take(&mut self.flush_again) {
             self.flush(cx);
         }
@@ -345,6 +355,7 @@ impl Log {
                 self.point_progress(cx);
             }
             Side::Destination(_) => {
+                self.tell_applied(cx);
                 self.promote_progress(cx);
                 self.request_progress(cx);
             }
@@ -397,7 +408,16 @@ impl Log {
                 After::Promoted => self.promoted(cx),
                 After::HandingOver => self.may_be_offered(cx),
                 After::Reclaimed => self.reclaimed(cx),
+                After::Filled => self.filled(cx),
+                After::Rebuilding => self.rebuilding(cx),
             }
+        }
+    }
+
+    pub(super) fn on_baseline(&mut self, step: BaselineStep, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.on_giver_step(step, cx),
+            Side::Destination(_) => self.on_taker_step(step, cx),
         }
     }
 
@@ -455,7 +475,7 @@ impl Log {
 
     pub(super) fn role(&self) -> Role {
         match &self.side {
-            Side::Destination(destination) if destination.fenced => Role::Fenced,
+            Side::Destination(destination) if destination.fenced || destination.lost.is_some() => Role::Fenced,
             Side::Destination(_) => Role::Destination,
             Side::Source(source) if source.is_fenced() => Role::Fenced,
             Side::Source(_) => Role::Source,
@@ -473,6 +493,10 @@ impl Log {
     }
 
     fn is_readable(&self) -> bool {
-        self.role() != Role::Source || self.applied.seq >= self.recovered
+        match &self.side {
+            Side::Source(source) if !source.is_fenced() => self.applied.seq >= self.recovered,
+            Side::Source(_) => true,
+            Side::Destination(destination) => destination.lost.is_none(),
+        }
     }
 }

@@ -191,7 +191,6 @@ impl Log {
             source.points.last_wall_ms = wall_ms;
             cx.store.change(&origin, |entry| entry.consistency_point = point.through);
         }
-        let here = source.stream.as_ref().map_or(flushed, |stream| stream.peer.persisted.min(flushed));
         let asked = std::mem::take(&mut source.points.tickets);
         let (tickets, later): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| *asked <= point.through);
         source.points.tickets = later;
@@ -209,7 +208,11 @@ impl Log {
                 );
             }
         }
-        self.trim(here, cx);
+        self.trim(self.trimmable(flushed), cx);
+        let trimmed = self.trimmed;
+        if let Some(stream) = self.stream() {
+            stream.backlog.pass(trimmed);
+        }
         self.publish(cx);
         self.failback_progress(cx);
     }

@@ -5,12 +5,13 @@ use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::superblock::{EpochEntry, StoredRole};
 
 use super::Context;
+use super::baseline::take::Taking;
 use super::destination::Promotion;
 use super::failback::Offer;
 use super::log::{After, Log, Side};
 use super::source::{Source, push_epoch};
 use super::stream::Stream;
-use crate::event::{Effect, Report, Ticket};
+use crate::event::{BaselineTask, Effect, Report, Ticket};
 
 /// Nothing can be missing: the source never answers alone, and it was in sync.
 pub const PROVED: &str = "proved";
@@ -39,6 +40,12 @@ impl Log {
         };
         if destination.promotion.is_some() {
             return cx.reply_error(ticket, format!("{origin} is being promoted"));
+        }
+        if destination.taking.as_ref().is_some_and(Taking::is_settled) {
+            return cx.reply_error(ticket, format!("a baseline of {origin} is being put in place: try again"));
+        }
+        if let Some(lost) = &destination.lost {
+            return cx.reply_error(ticket, format!("{origin} cannot be served here: {lost}"));
         }
         if cx.store.entry(&origin).epochs.is_empty() || self.last.seq == Seq::ZERO {
             return cx.reply_error(ticket, format!("{origin} has never been mirrored here: there is nothing to serve"));
@@ -96,21 +103,20 @@ impl Log {
         let (last, applied) = (self.last, self.applied.seq);
         let Side::Destination(destination) = &mut self.side else { return };
         // A cut that is under way moves the last record: the new epoch begins after what is left.
-        let drained = drained && !destination.is_cutting();
+        let drained = drained && !destination.is_rebuilding();
         let Some(promotion) = &mut destination.promotion else { return };
         if !promotion.storing && drained {
             promotion.storing = true;
             let stays_in_sync = promotion.ticket.is_none() && self.way_out.is_some();
             let begin = next_epoch(last, &self.origin, 1, cx);
             let version = cx.store.change(&self.origin, |entry| {
-                // Epochs of records that never came here are no part of this history.
-                entry.epochs.retain(|known| known.first <= begin.first);
                 push_epoch(&mut entry.epochs, begin);
                 entry.role = StoredRole::Source;
                 // Handed over, the peer has every record, and writes nothing that this node lacks.
                 entry.in_sync = stays_in_sync;
                 entry.promoted = !stays_in_sync;
                 entry.paused = false;
+                entry.rebuild = false;
             });
             self.when_stored(version, After::Promoted);
         } else if promotion.fenced && applied >= last.seq {
@@ -144,6 +150,8 @@ impl Log {
             stream
         });
         self.side = Side::Source(Box::new(source));
+        // One that was being taken here is of no use any more.
+        cx.emit(Effect::Baseline { origin: self.origin.clone(), task: BaselineTask::Drop });
         self.raised(cx);
         self.publish(cx);
         self.connect(cx);

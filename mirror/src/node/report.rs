@@ -2,7 +2,9 @@
 
 use lockstep_storage::id::Seq;
 
+use super::destination::Destination;
 use super::log::{Log, Side};
+use super::source::Source;
 use super::{Context, Node};
 use crate::event::{Now, Report};
 use crate::status::{OriginStatus, Status, StreamState};
@@ -66,42 +68,57 @@ impl Log {
             segment_waits: self.segment_waits,
             full: self.full,
             trimmed: self.trimmed,
+            baseline: None,
+            rebuilding: entry.rebuild,
         };
         match &self.side {
-            Side::Source(source) => {
-                status.consistency_point_ms = source.points.last_wall_ms;
-                status.degraded_acks = source.degraded_acks;
-                status.mirrored_acks = source.mirrored_acks;
-                if let Some(stream) = &source.stream {
-                    status.state = stream.state;
-                    status.reason.clone_from(&stream.reason);
-                    status.alone = stream.alone;
-                    status.peer = Some(stream.plan.destination.clone());
-                    status.policy = Some(stream.plan.policy);
-                    status.peer_persisted = stream.peer.persisted;
-                    status.peer_applied = stream.peer.applied;
-                    status.behind_bytes = stream.unacked.bytes();
-                    status.behind_ms = stream.unacked.oldest_ms(now.mono_ms);
-                    status.last_contact_ms = stream.last_contact_wall_ms;
-                    status.connects = stream.connects;
-                }
-            }
+            Side::Source(source) => source.show(&mut status, now),
             Side::Destination(destination) => {
-                status.state = match (destination.is_open(), entry.in_sync) {
-                    _ if destination.fenced => StreamState::Fenced,
-                    (true, true) => StreamState::InSync,
-                    (true, false) => StreamState::CatchingUp,
-                    (false, true) => StreamState::Unsettled,
-                    (false, false) => StreamState::OutOfSync,
-                };
-                status.reason.clone_from(&destination.reason);
+                destination.show(&mut status, entry.in_sync, now);
                 status.peer.clone_from(&self.peer);
-                status.peer_persisted = destination.source_committed();
-                status.unapplied_ms = destination.unapplied.oldest_ms(now.mono_ms);
-                status.last_contact_ms = destination.last_contact.map_or(0, |contact| contact.wall_ms);
-                status.connects = destination.connects;
             }
         }
         status
+    }
+}
+
+impl Source {
+    fn show(&self, status: &mut OriginStatus, now: Now) {
+        status.consistency_point_ms = self.points.last_wall_ms;
+        status.degraded_acks = self.degraded_acks;
+        status.mirrored_acks = self.mirrored_acks;
+        let Some(stream) = &self.stream else { return };
+        status.state = stream.state;
+        status.reason.clone_from(&stream.reason);
+        status.alone = stream.alone;
+        status.peer = Some(stream.plan.destination.clone());
+        status.policy = Some(stream.plan.policy);
+        status.peer_persisted = stream.peer.persisted;
+        status.peer_applied = stream.peer.applied;
+        status.behind_bytes = stream.backlog.bytes();
+        status.behind_ms = stream.unacked.oldest_ms(now.mono_ms);
+        status.last_contact_ms = stream.last_contact_wall_ms;
+        status.connects = stream.connects;
+        status.baseline = stream.giving.as_ref().and_then(|giving| giving.progress(now.mono_ms));
+    }
+}
+
+impl Destination {
+    fn show(&self, status: &mut OriginStatus, in_sync: bool, now: Now) {
+        status.state = match (self.is_open(), in_sync) {
+            _ if self.lost.is_some() => StreamState::Lost,
+            _ if self.taking.is_some() => StreamState::Baseline,
+            _ if self.fenced => StreamState::Fenced,
+            (true, true) => StreamState::InSync,
+            (true, false) => StreamState::CatchingUp,
+            (false, true) => StreamState::Unsettled,
+            (false, false) => StreamState::OutOfSync,
+        };
+        status.reason.clone_from(&self.reason);
+        status.peer_persisted = self.source_committed();
+        status.unapplied_ms = self.unapplied.oldest_ms(now.mono_ms);
+        status.last_contact_ms = self.last_contact.map_or(0, |contact| contact.wall_ms);
+        status.connects = self.connects;
+        status.baseline = self.taking.as_ref().and_then(|taking| taking.progress(now.mono_ms));
     }
 }

@@ -77,7 +77,7 @@ impl Source {
     pub(super) fn open(
         plan: &OriginPlan,
         entry: &OriginEntry,
-        recovered: &Recovered,
+        (recovered, log_runs): (&Recovered, &[(Seq, u64)]),
         limits: Limits,
         now: Now,
     ) -> Self {
@@ -86,7 +86,7 @@ impl Source {
             source.fence = true;
             source.offer = Some(Offer::found());
         }
-        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, limits, now));
+        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, log_runs, limits, now));
         source.points.last = entry.consistency_point.min(recovered.progress.applied.seq);
         source
     }
@@ -139,6 +139,7 @@ impl Log {
     }
 
     pub(super) fn start_source(&mut self, bootstrap: &[Draft], cx: &mut Context) {
+        self.found_frozen(cx);
         if self.source().fence {
             // What the stored offer was made with is committed, all of it.
             self.committed = self.last.seq;
@@ -262,7 +263,6 @@ impl Log {
             return unavailable(format!("policy strict: the mirror of {origin} is not in sync: {}", stream.reason));
         }
         match require {
-            Some(AckLevel::Applied) => unavailable("ack level 'applied' is not offered by this version".into()),
             Some(_) if stream.alone || !settled => {
                 unavailable(format!("the mirror of {origin} is not in sync: the ack level asked for cannot be had"))
             }
@@ -278,7 +278,7 @@ impl Log {
         }
         let records = self.draw_batch(cx);
         let placed = self.place(&records, writes);
-        let (bytes, now_ms) = (records[..placed].iter().map(Record::len).sum::<usize>(), cx.now.mono_ms);
+        let now_ms = cx.now.mono_ms;
         for record in &records[..placed] {
             let Some(submission) = self.source().submissions.pop_front() else { break };
             let Some(ticket) = submission.ticket else { continue };
@@ -286,6 +286,11 @@ impl Log {
             cx.emit(Effect::Placed { ticket, epoch, seq });
             let (time_ms, chunk) = (record.header.time_ms, record.is_data());
             let require = submission.require;
+            if require == Some(AckLevel::Applied)
+                && let Some(stream) = &mut self.source().stream
+            {
+                stream.apply_wanted = seq;
+            }
             self.source().waiting.push_back(Waiting { ticket, epoch, seq, time_ms, chunk, require, since_ms: now_ms });
         }
         if placed == 0 {
@@ -293,8 +298,14 @@ impl Log {
         }
         let (last, ages_max) = (self.last.seq, self.limits.ages_max);
         if let Some(stream) = &mut self.source().stream {
-            stream.unacked.push(last, bytes as u64, now_ms, ages_max);
+            for record in &records[..placed] {
+                stream.backlog.placed(record.header.seq, record.len() as u64);
+            }
+            stream.unacked.push(last, now_ms, ages_max);
             stream.keep(&records[..placed]);
+            if stream.plan.ack == AckLevel::Applied {
+                stream.apply_wanted = last;
+            }
         }
         self.pump(cx);
         Some(last)
@@ -330,6 +341,7 @@ impl Log {
         }
         self.commit(cx);
         self.pump(cx);
+        self.ask_to_apply(cx);
     }
 
     /// Moves `committed` as far as the commit rule allows, then apply and answers.
@@ -421,6 +433,12 @@ impl Log {
 
     pub(super) fn source_tick(&mut self, cx: &mut Context) {
         self.stream_tick(cx);
+        if let Side::Source(source) = &self.side
+            && let Some(stream) = &source.stream
+        {
+            let timeout_ms = stream.plan.link_timeout.as_millis() as u64;
+            self.give_up("the mirror did not come to the ack level asked for in time", timeout_ms, true, cx);
+        }
         self.point_tick(cx);
         self.failback_progress(cx);
     }
@@ -431,26 +449,34 @@ impl Log {
         if source.fence && source.offer.is_none() {
             return;
         }
-        source.fence = true;
-        source.fresh = false;
         let reason = format!("the peer took {} over under epoch {by}", self.origin);
-        self.refuse_submissions(&reason, cx);
-        self.give_up(&reason, 0, false, cx);
-        self.settle_doubtful(Seq(u64::MAX), cx);
-        self.refuse_points(&reason, cx);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
             entry.in_sync = false;
             entry.promoted = false;
+            entry.lacks = Seq::ZERO;
             entry.fenced_by = by;
         });
+        self.offer_taken(by, cx);
+        self.fence_for(&reason, version, cx);
+    }
+
+    /// Nothing is written here any more: whoever waits hears it now, and when this version of the superblock is durable this
+    /// node is a destination.
+    pub(super) fn fence_for(&mut self, reason: &str, version: u64, cx: &mut Context) {
+        let source = self.source();
+        source.fence = true;
+        source.fresh = false;
+        self.refuse_submissions(reason, cx);
+        self.give_up(reason, 0, false, cx);
+        self.settle_doubtful(Seq(u64::MAX), cx);
+        self.refuse_points(reason, cx);
         if let Some(stream) = &mut self.source().stream {
-            stream.set(StreamState::Fenced, reason.clone());
+            stream.set(StreamState::Fenced, reason.to_owned());
         }
-        self.drop_connection(&reason, cx);
+        self.drop_connection(reason, cx);
         cx.note(&self.origin, reason);
         self.publish(cx);
-        self.offer_taken(by, cx);
         self.when_stored(version, After::Fenced);
     }
 
@@ -459,6 +485,7 @@ impl Log {
         cx.note(&self.origin, "fenced: this node takes no writes of the origin any more");
         self.incoming.clear();
         self.end_visit(cx);
+        self.thaw(cx);
         self.side = Side::Destination(Box::new(Destination::new(true)));
         self.publish(cx);
     }
@@ -468,6 +495,7 @@ impl Source {
     /// Who has a committed write, or none where it asked for more than that.
     fn answered(&self, waiting: &Waiting) -> Option<Answered> {
         let got = match &self.stream {
+            Some(stream) if stream.peer.applied >= waiting.seq => Answered::Mirrored(AckLevel::Applied),
             Some(stream) if stream.peer.persisted >= waiting.seq => Answered::Mirrored(AckLevel::Durable),
             Some(stream) if stream.peer.received >= waiting.seq => Answered::Mirrored(AckLevel::Received),
             // It was committed at level `received`, and the mirror has restarted since: it gets the record again.
@@ -482,8 +510,10 @@ impl Source {
     }
 }
 
-/// Adds an epoch; forgets the oldest beyond the bound.
+/// Adds an epoch; forgets the oldest beyond the bound. Epochs of records that never came here, or that are damaged and given
+/// up, are no part of this history.
 pub(super) fn push_epoch(epochs: &mut Vec<EpochEntry>, entry: EpochEntry) {
+    epochs.retain(|known| known.first <= entry.first);
     epochs.push(entry);
     if epochs.len() > EPOCHS_MAX {
         epochs.drain(..epochs.len() - EPOCHS_MAX);

@@ -7,9 +7,11 @@
 //! # Layout
 //! - `settle`: from Hello to one history at both ends, or why not.
 //! - `flow`: sending within the credit, acks, catching up, closing, in sync.
+//! - `backlog`: how much waits for the destination.
 //! - `alone`: a late mirror, the out-of-sync mark, pause and resume.
 
 mod alone;
+mod backlog;
 mod flow;
 mod settle;
 
@@ -19,7 +21,9 @@ use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::{OriginEntry, StoredRole};
 
+use self::backlog::Backlog;
 use super::Context;
+use super::baseline::give::Giving;
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now};
 use crate::message::{Append, Hello, Message, PROTOCOL_VERSION};
@@ -52,7 +56,7 @@ enum Link {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) plan: StreamPlan,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) state: StreamState,
     pub(super) reason: String,
     pub(super) alone: bool,
@@ -65,41 +69,69 @@ pub(super) struct Stream {
     sent_bytes: u64,
     credit: u64,
     fetching: bool,
+    /// Somebody waits until the destination has applied through the first; it was asked to through the second.
+    pub(super) apply_wanted: Seq,
+    apply_asked: Seq,
     /// Unsent records up to the last one.
     window: VecDeque<Record>,
     window_bytes: usize,
     /// Batches that the destination does not have at the ack level.
     pub(super) unacked: Ages,
+    /// The last record when the destination had first been sent everything on this connection.
+    near: Option<Seq>,
     /// In sync when the destination has this.
     closing_at: Seq,
     /// In sync, and the destination may not know it: the connection that would have told it is gone.
     untold: bool,
     /// A degradation is being stored.
-    degrading: bool,
+    pub(super) degrading: bool,
+    /// What waits for it.
+    pub(super) backlog: Backlog,
+    /// The backlog passed its limit at this record: up to it records are trimmed whether the destination has them or not.
+    pub(super) given_up: Seq,
+    /// The baseline that the destination gets.
+    pub(super) giving: Option<Giving>,
     /// Where the destination is ahead: its last record, which this node takes over before anything else.
     pub(super) adopting: Option<Position>,
-    last_sent_ms: u64,
+    pub(super) last_sent_ms: u64,
     last_heard_ms: u64,
     pub(super) last_contact_wall_ms: u64,
 }
 
 impl Stream {
     /// What a start finds.
-    pub(super) fn open(plan: StreamPlan, entry: &OriginEntry, limits: Limits, now: Now) -> Self {
+    pub(super) fn open(
+        plan: StreamPlan,
+        entry: &OriginEntry,
+        log_runs: &[(Seq, u64)],
+        limits: Limits,
+        now: Now,
+    ) -> Self {
         let mut stream = Self::new(plan, limits, now);
+        // What the destination has of it is not known yet.
+        for (last, bytes) in log_runs {
+            stream.backlog.placed(*last, *bytes);
+        }
         stream.alone = match stream.plan.policy {
             Policy::Strict => entry.promoted,
             Policy::Sync => !entry.in_sync,
             Policy::Async => true,
         };
         let handing_over = entry.role == StoredRole::HandingOver;
+        let damaged = entry.lacks > Seq::ZERO;
+        // What is damaged here was answered, perhaps by this node alone: nobody goes on before that is settled.
+        stream.alone &= !damaged;
         let (state, reason) = match (handing_over, entry.paused, entry.in_sync) {
             (true, ..) => (StreamState::HandingOver, "the peer is asked to take the origin"),
+            _ if damaged => (StreamState::Unsettled, "records in the NVRAM are damaged; the mirror is asked for them"),
             (_, true, _) => (StreamState::Paused, "paused by the operator"),
             (_, _, true) => (StreamState::Unsettled, "restarted; the mirror may have been promoted meanwhile"),
             _ => (StreamState::OutOfSync, "not connected since the start"),
         };
         stream.set(state, reason.into());
+        if state == StreamState::Unsettled && !damaged {
+            stream.reason = stream.why_unsettled(&entry.origin, "not connected since the start");
+        }
         stream
     }
 
@@ -119,12 +151,18 @@ impl Stream {
             sent_bytes: 0,
             credit: 0,
             fetching: false,
+            apply_wanted: Seq::ZERO,
+            apply_asked: Seq::ZERO,
             window: VecDeque::new(),
             window_bytes: 0,
             unacked: Ages::default(),
+            near: None,
             closing_at: Seq::ZERO,
             untold: false,
             degrading: false,
+            backlog: Backlog::default(),
+            given_up: Seq::ZERO,
+            giving: None,
             adopting: None,
             last_sent_ms: now.mono_ms,
             last_heard_ms: now.mono_ms,
@@ -162,7 +200,7 @@ impl Stream {
     }
 
     /// The connection that stands, greeted or not.
-    fn connection(&self) -> Option<Connection> {
+    pub(super) fn connection(&self) -> Option<Connection> {
         match self.link {
             Link::Down => None,
             Link::Connecting(c) | Link::Greeting(c) | Link::Up(c) => Some(c),
@@ -212,6 +250,8 @@ impl Stream {
         self.link = Link::Down;
         self.fetching = false;
         self.adopting = None;
+        self.giving = None;
+        self.near = None;
         self.forget_window();
     }
 
@@ -254,7 +294,7 @@ impl Stream {
 }
 
 impl Log {
-    fn stream(&mut self) -> Option<&mut Stream> {
+    pub(super) fn stream(&mut self) -> Option<&mut Stream> {
         match &mut self.side {
             Side::Source(source) => source.stream.as_mut(),
             Side::Destination(_) => None,
@@ -399,6 +439,9 @@ impl Log {
         stream.last_contact_wall_ms = now.wall_ms;
         match message {
             Message::Welcome(welcome) if stream.link == Link::Greeting(connection) => self.settle(&welcome, cx),
+            Message::Baseline(message) if stream.link == Link::Greeting(connection) => {
+                self.on_taker_message(message, cx);
+            }
             Message::Refused { reason, epochs } => self.refused(&reason, &epochs, cx),
             Message::Ack(ack) if stream.is_linked() => self.on_ack(ack, cx),
             Message::SyncDone { through } => self.peer_point(through, cx),
@@ -426,13 +469,16 @@ impl Log {
                 self.drop_connection("the mirror is silent", cx);
                 self.connect(cx);
             }
-        } else if let Some(connection) = stream.up()
-            && now_ms.saturating_sub(stream.last_sent_ms) >= HEARTBEAT_MS
-        {
-            stream.last_sent_ms = now_ms;
-            let message = Message::Append(Append { committed, persisted, records: Vec::new() });
-            self.send(connection, message, cx);
+        } else {
+            let quiet = now_ms.saturating_sub(stream.last_sent_ms) >= HEARTBEAT_MS;
+            if let Some(connection) = stream.up().filter(|_| quiet) {
+                stream.last_sent_ms = now_ms;
+                let message = Message::Append(Append { committed, persisted, records: Vec::new() });
+                self.send(connection, message, cx);
+            }
+            self.give_tick(quiet, cx);
         }
+        self.bound_backlog(cx);
         if late {
             self.mirror_is_late(timeout_ms, cx);
         }

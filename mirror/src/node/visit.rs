@@ -46,6 +46,8 @@ impl Log {
                 self.depose(theirs, cx);
             }
             Relation::Unrelated => {
+                // The end that was never promoted is the one that may be filled from the other.
+                self.rival = theirs > ours;
                 let reason = format!("{} and {} hold unrelated histories of {}", hello.node, cx.node, self.origin);
                 self.turn_away(&reason, cx);
             }

@@ -8,16 +8,51 @@ use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ti
 use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
-use lockstep_mirror::start::{StartError, Started, region_len, start};
-use lockstep_mirror::worker::Worker;
+use lockstep_mirror::start::{Engines, StartError, Started, region_len, start};
+use lockstep_mirror::worker::{Generations, Worker};
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
-use lockstep_storage::image::Image;
 use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::image::{Engine, Image, ImageError};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::op::{Bucket, CreateBucket, Mutation};
 use lockstep_storage::record::{Draft, Place, Record};
 use lockstep_storage::superblock::EpochEntry;
+
+/// The engines that the test keeps.
+struct Kept<'a>(&'a mut BTreeMap<Origin, Arc<MemoryEngine>>);
+
+impl Engines for Kept<'_> {
+    fn newest(&mut self, origin: &Origin) -> Result<Option<u64>, ImageError> {
+        Ok(self.0.contains_key(origin).then_some(1))
+    }
+
+    fn open(&mut self, origin: &Origin, _generation: u64) -> Result<Image, ImageError> {
+        let engine = Arc::clone(self.0.entry(origin.clone()).or_default());
+        Ok(Image::new(engine))
+    }
+
+    fn remove_before(&mut self, _origin: &Origin, _generation: u64) -> Result<(), ImageError> {
+        Ok(())
+    }
+}
+
+/// A node that fills no other engine: the test plays the worker of a baseline.
+struct NoOthers;
+
+impl Generations for NoOthers {
+    fn open(&mut self, generation: u64) -> Result<Arc<dyn Engine>, ImageError> {
+        panic!("nobody asks for generation {generation}")
+    }
+
+    fn remove(&mut self, _generation: u64) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    fn free_bytes(&mut self) -> Option<u64> {
+        None
+    }
+}
 
 pub(crate) fn site(name: &str) -> Origin {
     Origin::new(name).expect("a name")
@@ -87,13 +122,12 @@ impl Bench {
         mut nvram: SimNvram,
         mut engines: BTreeMap<Origin, Arc<MemoryEngine>>,
     ) -> Result<(Self, Vec<Effect>), StartError> {
-        let mut open = |origin: &Origin, _| {
-            let engine = Arc::clone(engines.entry(origin.clone()).or_default());
-            Ok(Image::new(engine))
-        };
-        let Started { node, images, effects } = start(&mut nvram, &plan, 7, &mut open, Now::default())?;
+        let Started { node, images, effects } = start(&mut nvram, &plan, 7, &mut Kept(&mut engines), Now::default())?;
         let worker = |(origin, image): (Origin, Image)| {
-            (origin.clone(), Worker::new(origin, image, Limits::default(), Box::new(|_, _, _| Ok(()))))
+            (
+                origin.clone(),
+                Worker::new(origin, image, Limits::default(), Box::new(|_, _, _| Ok(())), Box::new(NoOthers)),
+            )
         };
         let workers = images.into_iter().map(worker).collect();
         let mut bench =

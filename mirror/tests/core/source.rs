@@ -21,6 +21,7 @@ fn stream(policy: Policy) -> StreamPlan {
         link_timeout: Duration::from_secs(5),
         sync_interval: Duration::from_secs(10),
         backlog_limit: 1 << 30,
+        baseline_rate: 1 << 30,
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn plan(node: &str, origins: &[(&str, Option<(&str, String)>)]) -> No
             link_timeout: Duration::from_secs(5),
             sync_interval: Duration::from_secs(10),
             backlog_limit: 1 << 30,
+            baseline_rate: 1 << 30,
         }),
     };
     let origins = origins.iter().map(origin).collect();

@@ -1,7 +1,8 @@
 //! Events and effects in few words, for a trace that people read.
 
-use lockstep_mirror::event::{Effect, Event};
-use lockstep_mirror::message::Message;
+use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
+use lockstep_mirror::message::{Baseline, Message};
+use lockstep_storage::image::baseline::Bookmark;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::PARTITIONS_AT;
@@ -22,6 +23,7 @@ pub(super) fn event(event: &Event) -> String {
         ),
         Event::Applied { origin, at } => format!("Applied {origin} {at}"),
         Event::Cut { origin, at } => format!("Cut {origin} {at}"),
+        Event::Baseline { origin, step } => format!("Baseline {origin} {}", self::step(step)),
         Event::Persisted { id } => format!("Persisted p{id}"),
         Event::PersistFailed { reason } => format!("PersistFailed: {reason}"),
         Event::Connected { origin, connection } => format!("Connected {origin}#{}", connection.0),
@@ -52,6 +54,7 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::Send { origin, connection, message: m } => format!("Send {origin}#{} {}", connection.0, message(m)),
         Effect::Append { origin, records: r } => format!("Append {origin} {}", records(r)),
         Effect::Cut { origin, last, .. } => format!("Cut {origin} to {last}"),
+        Effect::Baseline { origin, task } => format!("Baseline {origin} {}", self::task(task)),
         Effect::Persist { id } => format!("Persist p{id}"),
         Effect::Apply { origin, through } => format!("Apply {origin} through {through}"),
         Effect::Flush { origin } => format!("Flush {origin}"),
@@ -77,6 +80,28 @@ pub(super) fn effect(effect: &Effect) -> String {
     }
 }
 
+fn place(next: Option<&Bookmark>) -> String {
+    next.map_or("the end".into(), |next| format!("{:?} chunk {}", next.key, next.chunks))
+}
+
+fn step(step: &BaselineStep) -> String {
+    match step {
+        BaselineStep::Read { at, portion, .. } => {
+            format!("Read at {at}: {} pieces, then {}", portion.pieces.len(), place(portion.next.as_ref()))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn task(task: &BaselineTask) -> String {
+    match task {
+        BaselineTask::Take { at, pieces, next } => {
+            format!("Take at {at}: {} pieces, then {}", pieces.len(), place(next.as_ref()))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 fn message(message: &Message) -> String {
     match message {
         Message::Hello(h) => {
@@ -91,6 +116,9 @@ fn message(message: &Message) -> String {
         Message::SyncDone { through } => format!("SyncDone through {through}"),
         Message::Adopt { after } => format!("Adopt after {after}"),
         Message::Ack(a) => format!("Ack received {} persisted {} applied {}", a.received, a.persisted, a.applied),
+        Message::Baseline(Baseline::Pieces { pieces, next }) => {
+            format!("Pieces: {}, then {}", pieces.len(), place(next.as_ref()))
+        }
         other => format!("{other:?}"),
     }
 }

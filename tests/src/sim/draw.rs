@@ -4,7 +4,7 @@
 use lockstep_mirror::plan::{AckLevel, Policy};
 
 use super::random::Random;
-use super::scenario::{Order, Scenario, Site, Step, Write};
+use super::scenario::{BACKLOG_LIMIT, Order, Scenario, Site, Step, Write};
 
 /// Keys that clients use: 0 to 3 in bucket 0, 4 in bucket 1.
 pub const KEYS: u64 = 5;
@@ -16,11 +16,14 @@ pub const UPLOADS: u64 = 2;
 pub fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(seed);
     let policy = random.weighted(&[(5, Policy::Sync), (3, Policy::Strict), (2, Policy::Async)]);
-    let ack = random.weighted(&[(3, AckLevel::Durable), (1, AckLevel::Received)]);
+    let ack = random.weighted(&[(6, AckLevel::Durable), (2, AckLevel::Received), (1, AckLevel::Applied)]);
     let link_timeout_ms = random.weighted(&[(2, 400), (2, 1_000), (1, 3_000)]);
+    // What waits to be applied waits for steps of a worker that may be slow.
+    let link_timeout_ms = if ack == AckLevel::Applied { link_timeout_ms.max(1_000) } else { link_timeout_ms };
     let sync_interval_ms = random.weighted(&[(2, 300), (2, 1_000), (1, 5_000)]);
     let noise = random.word();
     let way_back = random.chance(60);
+    let backlog_limit = random.weighted(&[(7, BACKLOG_LIMIT), (2, 20_000), (1, 4_000)]);
     let mut draw = Draw { random, at: 50, steps: Vec::new(), lost: false };
     draw.write(Write::CreateBucket { bucket: 0 });
     draw.write(Write::CreateBucket { bucket: 1 });
@@ -33,7 +36,7 @@ pub fn scenario(seed: u64) -> Scenario {
             draw.work();
         }
     }
-    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, way_back, steps: draw.steps }
+    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, way_back, backlog_limit, steps: draw.steps }
 }
 
 struct Draw {
@@ -62,6 +65,7 @@ impl Draw {
         let require = match self.random.below(40) {
             0..3 => Some(AckLevel::Durable),
             3 => Some(AckLevel::Received),
+            4..6 => Some(AckLevel::Applied),
             _ => None,
         };
         let at = match self.random.below(30) {
@@ -134,7 +138,7 @@ impl Draw {
     fn trouble(&mut self) {
         self.pause();
         let site = self.site();
-        match self.random.below(36) {
+        match self.random.below(42) {
             0..4 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
             4..6 => {
                 let effects = self.random.below(80) as u32;
@@ -180,6 +184,23 @@ impl Draw {
                 self.episode(Step::Crash(Site::B), Some(Step::Restart(Site::B)));
                 self.push(Step::Restart(Site::A));
             }
+            28..30 => self.baseline(),
+            30 | 36 | 37 => {
+                // Something to be damaged, and something after it that vouches for it.
+                for _ in 0..self.random.between(2, 6) {
+                    self.at += self.random.between(3, 40);
+                    let (key, chunks) = (self.key(), self.random.below(3) as u8);
+                    self.write(Write::Put { key, chunks });
+                }
+                self.at += self.random.between(5, 90);
+                self.episode(Step::Rot(site), Some(Step::Restart(site)));
+            }
+            31 if self.random.chance(50) => {
+                self.push(Step::LoseEngine(Site::B));
+                self.push(Step::Restart(Site::B));
+                let order = self.random.weighted(&[(3, Order::Rebuild), (1, Order::RebuildLossy)]);
+                self.episode(Step::Order(Site::B, order), None);
+            }
             32..36 => self.failback(),
             _ => self.failover(),
         }
@@ -209,6 +230,37 @@ impl Draw {
             }
         }
         self.push(Step::FastDisk(Site::A));
+    }
+
+    /// The mirror begins anew, or is away for long; what it gets then is interrupted at either end, or not.
+    fn baseline(&mut self) {
+        if self.random.chance(60) {
+            self.push(Step::Order(Site::A, Order::Sync));
+            self.at += self.random.between(50, 400);
+            self.push(Step::Renew(Site::B));
+        } else {
+            self.push(Step::Crash(Site::B));
+            for _ in 0..self.random.between(4, 12) {
+                self.work();
+            }
+            self.at += self.random.between(400, 1_500);
+            self.push(Step::Restart(Site::B));
+        }
+        for _ in 0..self.random.below(4) {
+            self.at += self.random.between(5, 250);
+            let site = self.site();
+            match self.random.below(6) {
+                0 => self.push(Step::Reset),
+                1 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
+                2 => {
+                    let effects = self.random.below(60) as u32;
+                    self.push(Step::CrashAfter(site, effects));
+                }
+                3 => self.push(Step::Order(Site::B, Order::PromoteLossy)),
+                4 => self.episode(Step::Full(Site::B), Some(Step::Space(Site::B))),
+                _ => self.work(),
+            }
+        }
     }
 
     fn episode(&mut self, begin: Step, end: Option<Step>) {

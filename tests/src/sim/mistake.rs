@@ -56,6 +56,18 @@ mistakes! {
     AloneAfterReturn,
     /// A restart forgets that the origin was given up.
     FenceForgotten,
+    /// A baseline is put in place before its last piece has come.
+    BaselineInPlaceTooEarly,
+    /// What a baseline fills says that it is durable before it is.
+    BaselineUnflushed,
+    /// Records after a frozen image are trimmed.
+    TrimmedBehindFrozen,
+    /// The image is frozen anew while a baseline of it is under way.
+    FrozenAnew,
+    /// A restart goes on with the engine that a baseline replaced.
+    GenerationForgotten,
+    /// A deposed source's own records are not set aside before a baseline.
+    TailForgotten,
 }
 
 impl FromStr for Mistake {

@@ -16,7 +16,7 @@ use lockstep_storage::record::{HEADER_LEN, Header, Record};
 use lockstep_storage::superblock::{OriginEntry, StoredRole, Superblock};
 
 pub use self::log::LogTruth;
-use super::scenario::Site;
+use super::scenario::{Scenario, Site};
 
 /// A rule that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,7 @@ struct Store {
 pub struct Model {
     policy: Policy,
     ack: AckLevel,
+    backlog_limit: u64,
     records: HashMap<u64, Record>,
     chunks: HashMap<(BodyId, u32), Bytes>,
     logs: Vec<LogTruth>,
@@ -78,10 +79,11 @@ pub struct Model {
 impl Model {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(policy: Policy, ack: AckLevel, way_back: bool) -> Self {
+    pub fn new(scenario: &Scenario) -> Self {
         Self {
-            policy,
-            ack,
+            policy: scenario.policy,
+            ack: scenario.ack,
+            backlog_limit: scenario.backlog_limit,
             records: HashMap::new(),
             chunks: HashMap::new(),
             logs: Vec::new(),
@@ -91,7 +93,7 @@ impl Model {
             received: Default::default(),
             writers: HashMap::new(),
             holder: (Site::A, Epoch::default()),
-            way_back,
+            way_back: scenario.way_back,
             lost: HashSet::new(),
             answers: 0,
         }

@@ -59,6 +59,8 @@ pub enum Order {
     PromoteLossy,
     Failback,
     FailbackDry,
+    Rebuild,
+    RebuildLossy,
     Shutdown,
 }
 
@@ -129,6 +131,10 @@ pub enum Step {
     Lose(Site),
     /// The site begins anew, with an empty NVRAM and no engine.
     Renew(Site),
+    /// The power fails, and a durable record in the middle of the log is damaged.
+    Rot(Site),
+    /// The power fails, and the engine of site A's origin is gone.
+    LoseEngine(Site),
     /// Nothing that this site sends arrives.
     Cut(Site),
     Heal,
@@ -166,15 +172,20 @@ pub struct Scenario {
     pub sync_interval_ms: u64,
     /// Site B knows the way back: once it is promoted, its writes go to site A.
     pub way_back: bool,
+    /// Most bytes that wait for a destination that is away.
+    pub backlog_limit: u64,
     /// What happens, and when in milliseconds from the start.
     pub steps: Vec<(u64, Step)>,
 }
+
+/// A backlog that no scenario fills.
+pub const BACKLOG_LIMIT: u64 = 1 << 30;
 
 const POLICIES: [(&str, Policy); 3] = [("strict", Policy::Strict), ("sync", Policy::Sync), ("async", Policy::Async)];
 const LEVELS: [(&str, AckLevel); 3] =
     [("received", AckLevel::Received), ("durable", AckLevel::Durable), ("applied", AckLevel::Applied)];
 const SITES: [(&str, Site); 2] = [("a", Site::A), ("b", Site::B)];
-const ORDERS: [(&str, Order); 10] = [
+const ORDERS: [(&str, Order); 12] = [
     ("sync", Order::Sync),
     ("pause", Order::Pause),
     ("resume", Order::Resume),
@@ -184,6 +195,8 @@ const ORDERS: [(&str, Order); 10] = [
     ("promote-lossy", Order::PromoteLossy),
     ("failback", Order::Failback),
     ("failback-dry", Order::FailbackDry),
+    ("rebuild", Order::Rebuild),
+    ("rebuild-lossy", Order::RebuildLossy),
     ("shutdown", Order::Shutdown),
 ];
 
@@ -196,7 +209,11 @@ impl fmt::Display for Scenario {
         let (policy, ack) = (word(&POLICIES, self.policy), word(&LEVELS, self.ack));
         let (timeout, interval) = (self.link_timeout_ms, self.sync_interval_ms);
         let back = if self.way_back { " way-back" } else { "" };
-        writeln!(f, "noise {} policy {policy} ack {ack} timeout {timeout} interval {interval}{back}", self.noise)?;
+        write!(f, "noise {} policy {policy} ack {ack} timeout {timeout} interval {interval}{back}", self.noise)?;
+        if self.backlog_limit != BACKLOG_LIMIT {
+            write!(f, " backlog {}", self.backlog_limit)?;
+        }
+        writeln!(f)?;
         for (at, step) in &self.steps {
             writeln!(f, "{at:>6} {step}")?;
         }
@@ -224,6 +241,8 @@ impl fmt::Display for Step {
             Self::Restart(s) => write!(f, "restart {}", site(s)),
             Self::Lose(s) => write!(f, "lose {}", site(s)),
             Self::Renew(s) => write!(f, "renew {}", site(s)),
+            Self::Rot(s) => write!(f, "rot {}", site(s)),
+            Self::LoseEngine(s) => write!(f, "lose-engine {}", site(s)),
             Self::Cut(s) => write!(f, "cut {}", site(s)),
             Self::Heal => f.write_str("heal"),
             Self::Reset => f.write_str("reset"),
@@ -306,9 +325,17 @@ impl FromStr for Scenario {
             ack: head.field("ack", |w| w.of(&LEVELS))?,
             link_timeout_ms: head.field("timeout", Words::number)?,
             sync_interval_ms: head.field("interval", Words::number)?,
-            way_back: head.word().is_ok_and(|word| word == "way-back"),
+            way_back: false,
+            backlog_limit: BACKLOG_LIMIT,
             steps: Vec::new(),
         };
+        while let Ok(word) = head.word() {
+            match word {
+                "way-back" => scenario.way_back = true,
+                "backlog" => scenario.backlog_limit = head.number()?,
+                other => return Err(format!("'{other}' in '{}' is not known", head.line)),
+            }
+        }
         for line in lines {
             let mut words = Words::new(line);
             let at = words.number()?;
@@ -327,6 +354,8 @@ fn step(words: &mut Words) -> Result<Step, String> {
         "restart" => Step::Restart(words.of(&SITES)?),
         "lose" => Step::Lose(words.of(&SITES)?),
         "renew" => Step::Renew(words.of(&SITES)?),
+        "rot" => Step::Rot(words.of(&SITES)?),
+        "lose-engine" => Step::LoseEngine(words.of(&SITES)?),
         "cut" => Step::Cut(words.of(&SITES)?),
         "heal" => Step::Heal,
         "reset" => Step::Reset,

@@ -1,7 +1,7 @@
 //! One site: its devices, which outlive the process, and the process with its core and workers.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use lockstep_mirror::client::{OriginState, Role};
@@ -9,20 +9,22 @@ use lockstep_mirror::event::{Effect, Event};
 use lockstep_mirror::node::Node;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::status::OriginStatus;
-use lockstep_storage::id::{Origin, Seq};
-use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::id::{Epoch, Origin, Position, Seq};
 use lockstep_storage::image::{Image, Progress};
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::nvram::{Nvram, NvramError};
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
-use lockstep_storage::record::Draft;
+use lockstep_storage::record::{Draft, Record};
 
+use super::engines::{Engines, SimGenerations};
 use super::random::Random;
 use super::scenario::{Scenario, Site};
 
 /// Largest record of the simulation, in bytes: so that a segment holds a few records and histories are short.
 pub const RECORD_LEN_MAX: usize = 8 << 10;
+/// Bytes of a baseline in a second: slow enough that things happen meanwhile.
+const BASELINE_RATE: u64 = 24_000;
 /// Chunk size of the simulation's bodies, in bytes.
 pub const CHUNK_LEN: u32 = 1500;
 
@@ -64,12 +66,22 @@ pub struct Worker {
 impl Worker {
     /// A worker on what a start has opened.
     #[must_use]
-    pub fn new(origin: Origin, image: Image) -> Self {
-        // What is set aside is the model's business: it has every record.
-        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, limits(), Box::new(|_, _, _| Ok(())));
+    pub fn new(origin: Origin, image: Image, generations: SimGenerations, aside: &Aside) -> Self {
+        let aside = Arc::clone(aside);
+        let set_aside = Box::new(move |_: &Origin, _: Epoch, records: &[Record]| {
+            if let Ok(mut aside) = aside.lock() {
+                aside.extend(records.iter().map(|record| record.header.checksum));
+            }
+            Ok(())
+        });
+        let generations = Box::new(generations);
+        let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, limits(), set_aside, generations);
         Self { origin, engine, queue: VecDeque::new(), busy: false, flushing: None, told_full: false }
     }
 }
+
+/// Checksums of the records that a site has set aside, durably.
+pub type Aside = Arc<Mutex<HashSet<u64>>>;
 
 /// Acks that have reached a process, taken into account by its core or not yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,6 +92,8 @@ pub struct Arrived {
     pub received: Seq,
     /// Durable at the mirror.
     pub persisted: Seq,
+    /// In the mirror's image.
+    pub applied: Seq,
 }
 
 /// What dies with the process.
@@ -116,6 +130,10 @@ pub struct Process {
     pub watched: Option<OriginStatus>,
     /// It has asked its mirror for records that it lost.
     pub adopting: bool,
+    /// The moment that its baseline is said to be of, where it is not the one that is frozen.
+    pub frozen_claim: Option<Position>,
+    /// It answers alone and has refused readers since then.
+    pub refuses_since: Option<u64>,
     /// Connections that were accepted.
     pub accepted: u64,
 }
@@ -135,8 +153,10 @@ pub struct SiteState {
     pub plan: NodePlan,
     /// The log device.
     pub nvram: SimNvram,
-    /// The engines, by origin and generation.
-    pub engines: BTreeMap<(Origin, u64), Arc<MemoryEngine>>,
+    /// The engines.
+    pub engines: Engines,
+    /// What its workers have set aside.
+    pub aside: Aside,
     /// The process, where one runs.
     pub process: Option<Process>,
     /// Processes so far.
@@ -184,6 +204,7 @@ fn limits() -> Limits {
         ages_max: 4,
         apply_step: 3,
         collect_step: 3,
+        baseline_step_len: 8 << 10,
     }
 }
 
@@ -196,7 +217,8 @@ fn plan(site: Site, scenario: &Scenario) -> NodePlan {
         ack: scenario.ack,
         link_timeout: std::time::Duration::from_millis(scenario.link_timeout_ms),
         sync_interval: std::time::Duration::from_millis(scenario.sync_interval_ms),
-        backlog_limit: 1 << 30,
+        backlog_limit: scenario.backlog_limit,
+        baseline_rate: BASELINE_RATE,
     };
     let here = |wanted: bool| wanted.then(|| stream.clone());
     let own = OriginPlan { origin: origin_of(site), nvram_len, stream: here(site == Site::A) };
@@ -217,7 +239,8 @@ impl SiteState {
             site,
             nvram: SimNvram::new(lockstep_mirror::start::region_len(&plan)),
             plan,
-            engines: BTreeMap::new(),
+            engines: Engines::default(),
+            aside: Aside::default(),
             process: None,
             boots: 0,
             lost: false,
@@ -261,15 +284,7 @@ impl SiteState {
         let keep = noise.weighted(&[(2, 0), (2, 100), (6, 50), (2, 90), (2, 10)]);
         self.nvram.crash(&mut || noise.chance(keep));
         self.flush_fails = false;
-        for engine in self.engines.values_mut() {
-            let survive = noise.below(engine.unflushed() as u64 + 1);
-            *engine = Arc::new(engine.crash_losing(survive as usize, &mut || !noise.chance(keep)));
-        }
-    }
-
-    /// The engine of an origin and generation; made where it is not there yet.
-    pub fn engine(&mut self, origin: &Origin, generation: u64) -> Arc<MemoryEngine> {
-        Arc::clone(self.engines.entry((origin.clone(), generation)).or_default())
+        self.engines.crash(noise, keep);
     }
 }
 

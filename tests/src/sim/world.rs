@@ -1,6 +1,7 @@
 //! The world of a run: virtual time, everything that will happen, two sites and the links between them. It carries the
 //! cores' effects out with delays and faults of the noise's choosing, and holds each of them against the model.
 
+mod decay;
 mod device;
 mod fault;
 mod link;
@@ -112,8 +113,6 @@ pub struct World {
     replies: Vec<(Order, Site, Result<Report, String>)>,
     spare: Vec<Effect>,
     link_timeout_ms: u64,
-    /// The run ends with a stream that needs a baseline, and does so rightly.
-    baseline: bool,
     calm: bool,
 }
 
@@ -135,7 +134,7 @@ impl World {
             sites: Site::ALL.map(|site| SiteState::new(site, scenario)),
             links: Vec::new(),
             given_up: Vec::new(),
-            model: Model::new(scenario.policy, scenario.ack, scenario.way_back),
+            model: Model::new(scenario),
             references: References::default(),
             clients: Clients::default(),
             trace: Trace::new(keep_trace),
@@ -145,7 +144,6 @@ impl World {
             replies: Vec::new(),
             spare: Vec::new(),
             link_timeout_ms: scenario.link_timeout_ms,
-            baseline: false,
             calm: false,
         }
     }
@@ -194,6 +192,12 @@ impl World {
         match what {
             Happening::Step(index) => self.step(self.steps[index].1),
             Happening::Idle(site, boot) if self.lives(site, boot) => {
+                if !self.calm && self.noise.chance(5) {
+                    // Much has come, and more does.
+                    let delay = self.noise.below(3);
+                    self.schedule(delay, Happening::Idle(site, boot));
+                    return self.feed(site, Event::Batch);
+                }
                 if let Some(process) = &mut self.sites[site.index()].process {
                     process.idle_due = false;
                 }
@@ -335,6 +339,7 @@ impl World {
                 | Effect::Trim { .. }
                 | Effect::Collect { .. }
                 | Effect::Cut { .. }
+                | Effect::Baseline { .. }
                 | Effect::Fetch { .. } => self.worker_task(site, effect)?,
                 Effect::Connect { origin, connection, delay_ms } => {
                     let jitter = self.noise.below(5);

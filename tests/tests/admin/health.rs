@@ -94,6 +94,12 @@ async fn a_destination_is_active_when_it_is_promoted_and_its_source_no_longer() 
         ("role=active&max_lag=60", 503),
         ("role=active&origin=site-a", 503),
     ];
+    // It is fenced before it is a destination: that is when its fence is durable.
+    let began = Instant::now();
+    while admin(&a, "GET", "/health/ready?max_lag=60", "").await.status != 503 {
+        assert!(began.elapsed() < PATIENCE, "the fenced node is no destination");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     expect(&a, "the fenced node", &fenced).await;
 }
 

@@ -41,6 +41,8 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         segment_waits: 0,
         full: false,
         trimmed: Seq(9),
+        baseline: None,
+        rebuilding: false,
     }
 }
 

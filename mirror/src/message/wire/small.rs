@@ -1,16 +1,17 @@
-//! The protobuf bodies of all messages but [`super::Append`]. Fields may be added: an older node skips them.
+//! The protobuf bodies of all messages but [`super::Append`] and those of a baseline, which stand in `baseline`. Fields may be added: an older node skips them.
 //! Names and enumerations are checked here, so that the core may trust them. Private to the wire format.
 
+use bytes::Bytes;
 use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::superblock::EpochEntry;
 use prost::Message as _;
 
-use super::WireError;
+use super::{WireError, baseline};
 use crate::message::{Ack, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
 /// Highest kind that this version knows.
-pub(super) const KIND_MAX: u8 = 11;
+pub(super) const KIND_MAX: u8 = KIND_APPLY;
 
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;
@@ -22,12 +23,13 @@ const KIND_SYNC_DONE: u8 = 8;
 const KIND_SET_IN_SYNC: u8 = 9;
 const KIND_IN_SYNC_STORED: u8 = 10;
 const KIND_HAND_OVER: u8 = 11;
+const KIND_APPLY: u8 = 18;
 
 /// A reason is cut at this length, in bytes: it is one sentence.
 const REASON_LEN_MAX: usize = 2 << 10;
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct EpochEntryBody {
+pub(super) struct EpochEntryBody {
     #[prost(uint64, tag = "1")]
     counter: u64,
     #[prost(fixed64, tag = "2")]
@@ -39,7 +41,7 @@ struct EpochEntryBody {
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct PositionBody {
+pub(super) struct PositionBody {
     #[prost(uint64, tag = "1")]
     counter: u64,
     #[prost(fixed64, tag = "2")]
@@ -118,7 +120,7 @@ struct AckBody {
     credit: u64,
 }
 
-/// Adopt and `SyncDone`.
+/// Adopt, `SyncDone` and Apply.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct SeqBody {
     #[prost(uint64, tag = "1")]
@@ -163,11 +165,13 @@ pub(super) fn encode(message: &Message) -> (u8, Vec<u8>) {
         Message::SetInSync(flag) => (KIND_SET_IN_SYNC, FlagBody { flag: *flag }.encode_to_vec()),
         Message::InSyncStored(flag) => (KIND_IN_SYNC_STORED, FlagBody { flag: *flag }.encode_to_vec()),
         Message::HandOver { last } => (KIND_HAND_OVER, PositionBody::from(*last).encode_to_vec()),
+        Message::Apply { through } => (KIND_APPLY, SeqBody { seq: through.0 }.encode_to_vec()),
+        Message::Baseline(message) => baseline::encode(message),
     }
 }
 
 /// The message of a kind and its body.
-pub(super) fn decode(kind: u8, body: &[u8]) -> Result<Message, WireError> {
+pub(super) fn decode(kind: u8, body: Bytes) -> Result<Message, WireError> {
     match kind {
         KIND_HELLO => parse::<HelloBody>(kind, body)?.check().map(Message::Hello),
         KIND_WELCOME => parse::<WelcomeBody>(kind, body)?.check().map(Message::Welcome),
@@ -189,11 +193,12 @@ pub(super) fn decode(kind: u8, body: &[u8]) -> Result<Message, WireError> {
         KIND_SET_IN_SYNC => Ok(Message::SetInSync(parse::<FlagBody>(kind, body)?.flag)),
         KIND_IN_SYNC_STORED => Ok(Message::InSyncStored(parse::<FlagBody>(kind, body)?.flag)),
         KIND_HAND_OVER => Ok(Message::HandOver { last: parse::<PositionBody>(kind, body)?.into() }),
-        other => Err(WireError::UnknownKind(other)),
+        KIND_APPLY => Ok(Message::Apply { through: Seq(parse::<SeqBody>(kind, body)?.seq) }),
+        other => baseline::decode(other, body).map(Message::Baseline),
     }
 }
 
-fn parse<B: prost::Message + Default>(kind: u8, body: &[u8]) -> Result<B, WireError> {
+pub(super) fn parse<B: prost::Message + Default>(kind: u8, body: Bytes) -> Result<B, WireError> {
     B::decode(body).map_err(|err| WireError::Body { kind, what: err.to_string() })
 }
 
@@ -201,7 +206,7 @@ fn name(kind: u8, text: &str) -> Result<Origin, WireError> {
     Origin::new(text).map_err(|err| WireError::Body { kind, what: err.to_string() })
 }
 
-fn entries(epochs: &[EpochEntry]) -> Vec<EpochEntryBody> {
+pub(super) fn entries(epochs: &[EpochEntry]) -> Vec<EpochEntryBody> {
     let body = |entry: &EpochEntry| EpochEntryBody {
         counter: entry.epoch.counter,
         node: entry.epoch.node.0,

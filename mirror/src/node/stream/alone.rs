@@ -3,6 +3,8 @@
 //!
 //! Always true: under `sync` nothing is answered alone before the out-of-sync mark is durable.
 
+use lockstep_storage::id::Seq;
+
 use crate::client::Role;
 use crate::event::{Effect, Ticket};
 use crate::message::Message;
@@ -43,7 +45,7 @@ impl Log {
     }
 
     /// Goes on without the mirror: the mark first, at the other end too where it can be reached.
-    fn degrade(&mut self, reason: &str, cx: &mut Context) {
+    pub(in crate::node) fn degrade(&mut self, reason: &str, cx: &mut Context) {
         let Some(stream) = self.stream() else { return };
         stream.degrading = true;
         let up = stream.up();
@@ -111,6 +113,7 @@ impl Log {
                 return cx.reply_error(ticket, format!("{origin} is not waiting for its mirror: it is {state}"));
             }
             self.drop_connection("resumed alone", cx);
+            cx.store.change(&origin, |entry| entry.lacks = Seq::ZERO);
             self.raise(cx);
             self.degrade("resumed alone by the operator", cx);
         } else {

@@ -3,14 +3,37 @@
 //!
 //! Always true: writes wait for the destination from closing on, and in sync is said when its mark is durable.
 
+use lockstep_storage::id::Seq;
 use lockstep_storage::record::Record;
 
+use super::Stream;
 use crate::event::{Connection, Effect};
 use crate::message::{Ack, Append, Message};
 use crate::node::Context;
 use crate::node::log::{After, Log};
 use crate::plan::Policy;
 use crate::status::StreamState;
+
+impl Stream {
+    /// Catching up, it has been sent everything, and lags no more than writers can wait for: what had been sent when that
+    /// was first so has arrived, and what came since has not waited for half of the time that makes a mirror late. On a slow
+    /// line a whole credit is under way: closing before it has arrived would call the mirror late, and drop it, for ever.
+    fn is_near_the_end(&mut self, last: Seq, now_ms: u64) -> bool {
+        if self.sent != last {
+            return false;
+        }
+        let near = *self.near.get_or_insert(last);
+        if self.peer_level() < near {
+            return false;
+        }
+        let timeout_ms = self.plan.link_timeout.as_millis() as u64;
+        let is_short = 2 * self.unacked.oldest_ms(now_ms) < timeout_ms;
+        if !is_short {
+            self.near = Some(last);
+        }
+        is_short
+    }
+}
 
 impl Log {
     pub(super) fn on_ack(&mut self, ack: Ack, cx: &mut Context) {
@@ -25,6 +48,8 @@ impl Log {
         peer.applied = peer.applied.max(ack.applied);
         stream.credit = stream.credit.max(ack.credit);
         let level = stream.peer_level();
+        let persisted = stream.peer.persisted;
+        stream.backlog.pass(persisted);
         stream.unacked.pop(level);
         self.commit(cx);
         self.pump(cx);
@@ -45,7 +70,7 @@ impl Log {
             stream.set(state, "async".into());
             return;
         }
-        if stream.state == StreamState::CatchingUp && stream.sent == last {
+        if stream.state == StreamState::CatchingUp && stream.is_near_the_end(last, now_ms) {
             stream.alone = false;
             stream.closing_at = last;
             stream.unacked.restart(now_ms);
@@ -108,6 +133,19 @@ impl Log {
             let most = stream.limits.message_len_max;
             let bytes_max = most.min(usize::try_from(room).unwrap_or(most));
             cx.emit(Effect::Fetch { origin, connection, from: stream.sent.next(), bytes_max });
+        }
+    }
+
+    /// Where somebody waits for ack level `applied`: the destination is asked for it, once the records are persisted here.
+    pub(in crate::node) fn ask_to_apply(&mut self, cx: &mut Context) {
+        let persisted = self.persisted;
+        let Some(stream) = self.stream() else { return };
+        let through = stream.apply_wanted.min(persisted);
+        if let Some(connection) = stream.up()
+            && through > stream.apply_asked
+        {
+            stream.apply_asked = through;
+            self.send(connection, Message::Apply { through }, cx);
         }
     }
 

@@ -25,11 +25,11 @@ impl Log {
         {
             return self.depose(theirs, cx);
         }
-        self.reject(StreamState::Refused, &format!("the mirror refused: {reason}"), cx);
+        self.reject(&format!("the mirror refused: {reason}"), cx);
     }
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
-    fn reject(&mut self, state: StreamState, reason: &str, cx: &mut Context) {
+    fn reject(&mut self, reason: &str, cx: &mut Context) {
         let origin = self.origin.clone();
         self.drop_connection(reason, cx);
         let Some(stream) = self.stream() else { return };
@@ -38,7 +38,7 @@ impl Log {
         if stream.state == StreamState::Unsettled {
             reason.clone_into(&mut stream.reason);
         } else {
-            stream.set(state, reason.to_owned());
+            stream.set(StreamState::Refused, reason.to_owned());
         }
         cx.note(&origin, format!("{reason}; trying again"));
         self.connect(cx);
@@ -52,15 +52,15 @@ impl Log {
         let found = relation(ours, cx.node.node_id(), theirs);
         let committed = self.committed;
         match found {
+            Relation::Same | Relation::Behind(_) if entry.lacks > self.last.seq => self.lacks_for_good(cx),
             Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
                 let (has, from) = (welcome.last.seq, self.trimmed.next());
                 if let Some(stream) = self.stream() {
-                    // It has lost what it had acknowledged: nothing more is trimmed, nobody told that it has it.
+                    // It has lost what it had acknowledged: nobody is told that it has it.
                     stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
                 }
-                let reason =
-                    format!("the mirror has records up to {has}, the backlog begins at {from}: it needs a baseline");
-                self.reject(StreamState::NeedsBaseline, &reason, cx);
+                let reason = format!("the mirror has records up to {has}, those here begin at {from}");
+                self.offer_baseline(&reason, cx);
             }
             Relation::Same | Relation::Behind(_) => {
                 if welcome.last.seq < committed && entry.in_sync {
@@ -96,13 +96,12 @@ impl Log {
             }
             Relation::Deposed(epoch) => self.depose(epoch, cx),
             Relation::Diverged(common) => {
-                let reason = format!("the mirror went another way after record {common}: it needs a baseline");
-                self.reject(StreamState::NeedsBaseline, &reason, cx);
+                self.offer_baseline(&format!("the mirror went another way after record {common}"), cx);
             }
             Relation::Unrelated => {
                 let (node, peer) = (cx.node.clone(), welcome.node.clone());
                 let reason = format!("{node} and {peer} hold unrelated histories of {}", self.origin);
-                self.reject(StreamState::Refused, &reason, cx);
+                self.reject(&reason, cx);
             }
         }
     }
@@ -137,7 +136,9 @@ impl Log {
                 self.recovered = self.recovered.max(persisted);
                 self.publish(cx);
                 cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
-                self.link_up(persisted, credit, cx);
+                if self.is_repaired(cx) {
+                    self.link_up(persisted, credit, cx);
+                }
             }
             Some(target) if persisted >= target.seq => {
                 self.protocol_error("the adopted records are not those announced", cx);
@@ -150,6 +151,28 @@ impl Log {
             }
             _ => {}
         }
+    }
+
+    /// Is everything here that was ever durable here? What was damaged may have come back just now.
+    fn is_repaired(&mut self, cx: &mut Context) -> bool {
+        let (lacks, persisted) = (cx.store.entry(&self.origin).lacks, self.persisted);
+        if lacks == Seq::ZERO {
+            return true;
+        }
+        if persisted < lacks {
+            self.lacks_for_good(cx);
+            return false;
+        }
+        cx.store.change(&self.origin, |entry| entry.lacks = Seq::ZERO);
+        cx.note(&self.origin.clone(), format!("repaired: the damaged records up to {lacks} came from the mirror"));
+        true
+    }
+
+    /// What is damaged here cannot be had from the mirror either: its operator decides.
+    pub(in crate::node) fn lacks_for_good(&mut self, cx: &mut Context) {
+        let (from, through) = (self.last.seq.next(), cx.store.entry(&self.origin).lacks);
+        let reason = format!("records {from} to {through} are damaged here, and the mirror does not have them");
+        self.reject(&reason, cx);
     }
 
     /// Both ends hold one history, the destination up to `has`: sends the rest.
@@ -165,12 +188,16 @@ impl Log {
         let Some(connection) = stream.connection() else { return };
         stream.link = Link::Up(connection);
         stream.attempts = 0;
+        stream.giving = None;
+        stream.given_up = Seq::ZERO;
         stream.peer.received = has;
         stream.peer.persisted = has;
         stream.sent = has;
         stream.sent_bytes = 0;
         stream.credit = credit;
+        stream.apply_asked = Seq::ZERO;
         stream.last_sent_ms = now.mono_ms;
+        stream.backlog.pass(has);
         stream.unacked.pop(has);
         let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
@@ -189,8 +216,10 @@ impl Log {
             stream.set(StreamState::CatchingUp, "the mirror gets what it lacks".into());
         }
         cx.note(&self.origin.clone(), text);
+        self.thaw(cx);
         self.commit(cx);
         self.pump(cx);
+        self.ask_to_apply(cx);
         self.converge(cx);
         self.offer(cx);
     }

@@ -23,7 +23,11 @@ impl World {
     pub(super) fn claimed(&self, site: Site, receipt: &Receipt) -> Checked {
         let Answered::Mirrored(level) = receipt.ack else { return Ok(()) };
         let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
-        let heard = if level == AckLevel::Received { process.arrived.received } else { process.arrived.persisted };
+        let heard = match level {
+            AckLevel::Received => process.arrived.received,
+            AckLevel::Durable => process.arrived.persisted,
+            AckLevel::Applied => process.arrived.applied,
+        };
         // Of what waited in a paused process's inbox the last is counted already, and the first is answered for now.
         if receipt.seq <= heard || process.waking {
             return Ok(());
@@ -38,6 +42,7 @@ impl World {
             Ok(Receipt { ack: Answered::Local, .. }) if site == Site::B => Seen::AnsweredByPromoted,
             Ok(Receipt { ack: Answered::Local, .. }) => Seen::AnsweredLocal,
             Ok(Receipt { ack: Answered::Mirrored(AckLevel::Received), .. }) => Seen::AnsweredReceived,
+            Ok(Receipt { ack: Answered::Mirrored(AckLevel::Applied), .. }) => Seen::AnsweredApplied,
             Ok(Receipt { ack: Answered::Mirrored(_), .. }) => Seen::AnsweredDurable,
             Err(Refusal::Unknown { .. }) => Seen::OutcomeUnknown,
             Err(Refusal::Unavailable { .. } | Refusal::Gone(_)) => Seen::RefusedUnavailable,
@@ -79,14 +84,18 @@ impl World {
         broken(1, format!("a reader at {site:?} is shown {origin} as of record {shown}, it was shown {least} before"))
     }
 
-    /// Rule 1: a source that answers alone needs nobody to know what it answered; it is readable soon after it has started.
-    fn may_refuse_readers(&self, site: Site) -> Checked {
-        let origin = origin_of(Site::A);
-        let state = &self.sites[site.index()];
-        let Some(process) = &state.process else { return Ok(()) };
-        let alone = self.model.stored(site, &origin).is_some_and(|stored| !stored.in_sync);
-        let started = self.now > process.started + READABLE_MS;
-        if alone && started && !process.stalled && self.model.policy() != Policy::Strict {
+    /// Rule 1: a source that answers alone needs nobody to know what it answered; it is readable soon after that.
+    fn may_refuse_readers(&mut self, site: Site) -> Checked {
+        let (origin, now) = (origin_of(Site::A), self.now);
+        let source = self.sites[site.index()].is_source(&origin);
+        let alone = source && self.model.stored(site, &origin).is_some_and(|stored| !stored.in_sync);
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+        if !alone {
+            process.refuses_since = None;
+            return Ok(());
+        }
+        let since = *process.refuses_since.get_or_insert(now);
+        if now > since + READABLE_MS && !process.stalled && self.model.policy() != Policy::Strict {
             return broken(1, format!("{site:?} refuses readers of {origin} and answers writers alone"));
         }
         Ok(())
@@ -101,7 +110,11 @@ impl World {
             self.seen.note(Seen::ReadRefused);
             return self.may_refuse_readers(site);
         }
-        let worker = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin));
+        let process = self.sites[site.index()].process.as_mut();
+        let worker = process.and_then(|process| {
+            process.refuses_since = None;
+            process.worker(&origin)
+        });
         let Some(view) = worker.map(|worker| worker.engine.image().view()) else { return Ok(()) };
         self.seen.note(if source { Seen::ReadAtSource } else { Seen::ReadAtMirror });
         self.is_not_older(site, &view, if source { None } else { Some(point) })?;

@@ -65,10 +65,10 @@ impl Model {
         }
         let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
         let destination = self.stored(site, origin).is_some_and(|entry| entry.role == StoredRole::Destination);
-        if destination && !self.lost.contains(&site.peer()) && at.seq > other.durable() {
+        if destination && !self.lost.contains(&site.peer()) && at.seq > other.claimed() {
             return broken(
                 3,
-                format!("{site:?} applied record {at} of {origin}, only {} is durable at its source", other.durable()),
+                format!("{site:?} applied record {at} of {origin}, only {} is durable at its source", other.claimed()),
             );
         }
         self.in_sync_is_true(site, origin, at)
@@ -188,6 +188,10 @@ impl Model {
                 1,
                 format!("record {at} of {origin} is answered as mirrored, the mirror has not persisted it"),
             );
+        }
+        let shown = other.shown.max(other.showed);
+        if level == AckLevel::Applied && shown < at.seq {
+            return broken(1, format!("record {at} of {origin} is answered as applied, the mirror has shown {shown}"));
         }
         self.is_at_both(origin, at);
         Ok(())

@@ -35,10 +35,18 @@ pub struct LogTruth {
     pub(super) answered: Position,
     /// The last record that its image ever showed.
     pub shown: Seq,
+    /// The last record that was trimmed from its container.
+    pub(super) trimmed: Seq,
+    /// Records up to here were more than the backlog may hold: they may go without the peer.
+    pub(super) given_up: Seq,
+    /// The generation of its engine.
+    pub(super) generation: u64,
+    /// The last record that its image showed before the site began anew: its peer may have heard so.
+    pub(super) showed: Seq,
     /// It took writes, and has not been the other one's destination since.
     pub(super) was_source: bool,
     /// What was durable here before the site began anew: its peer may have heard so.
-    before: Vec<Position>,
+    pub(super) before: Vec<Position>,
 }
 
 impl LogTruth {
@@ -58,6 +66,10 @@ impl LogTruth {
             held: Seq::ZERO,
             answered: Position::default(),
             shown: Seq::ZERO,
+            showed: Seq::ZERO,
+            trimmed: Seq::ZERO,
+            given_up: Seq::ZERO,
+            generation: 0,
             was_source: false,
             before: Vec::new(),
         }
@@ -68,8 +80,25 @@ impl LogTruth {
         let durable = self.durable().0 as usize;
         let longer = durable > self.before.len();
         let before = if longer { self.line[..durable].to_vec() } else { std::mem::take(&mut self.before) };
-        let received = self.received;
-        *self = Self { received, before, ..Self::new(self.site, &self.origin, self.extent) };
+        let (received, showed) = (self.received, self.showed.max(self.shown));
+        // The first generation of a new node.
+        *self = Self { received, before, showed, generation: 1, ..Self::new(self.site, &self.origin, self.extent) };
+    }
+
+    /// Everything after `left` is damaged.
+    pub(super) fn damage(&mut self, left: Seq) {
+        let durable = self.durable().0 as usize;
+        if durable > self.before.len() {
+            self.before = self.line[..durable].to_vec();
+        }
+        let len = left.0 as usize;
+        self.line.truncate(len);
+        self.written = len;
+        self.persisted = len;
+        self.applied = self.applied.min(left);
+        self.showed = self.showed.max(self.shown);
+        self.shown = self.shown.min(left);
+        self.answered = if self.answered.seq > left { self.at(left) } else { self.answered };
     }
 
     /// The last record of which the peer may have heard that it is durable here.

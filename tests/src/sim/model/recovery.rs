@@ -11,7 +11,7 @@ use crate::sim::scenario::Site;
 
 impl Model {
     /// Rule 5 for the container: what goes from it is in the image for good, and the peer has it.
-    pub fn trims(&self, site: Site, origin: &Origin, through: Seq, alone: bool) -> Checked {
+    pub fn trims(&mut self, site: Site, origin: &Origin, through: Seq, alone: bool) -> Checked {
         let Some(log) = self.log(site, origin) else { return Ok(()) };
         if through > log.flushed.applied.seq {
             let flushed = log.flushed.applied.seq;
@@ -20,7 +20,26 @@ impl Model {
                 format!("{site:?} trims the log of {origin} through {through}, its image is flushed through {flushed}"),
             );
         }
-        self.peer_has(site, origin, through, alone, "trims the log")
+        self.peer_has(site, origin, through, alone, "trims the log")?;
+        if let Some(log) = self.log_mut(site, origin) {
+            log.trimmed = log.trimmed.max(through);
+        }
+        Ok(())
+    }
+
+    /// More waits for the peer than its backlog may hold: what waits now may go, and the peer gets a baseline. A source that
+    /// has restarted knows what is not trimmed, and not what of that the peer has.
+    pub fn bounds_backlog(&mut self, site: Site, origin: &Origin) {
+        let Some(claimed) = self.log(site.peer(), origin).map(LogTruth::claimed) else { return };
+        let Some(log) = self.log(site, origin) else { return };
+        let line = log.line.get(claimed.min(log.trimmed).0 as usize..).unwrap_or_default();
+        let bytes: u64 = self.records(line).map(|record| record.len() as u64).sum();
+        let last = log.last().seq;
+        if bytes > self.backlog_limit
+            && let Some(log) = self.log_mut(site, origin)
+        {
+            log.given_up = last;
+        }
     }
 
     /// Rule 5 for bodies: the op that dropped one is durable at the peer.
@@ -33,17 +52,20 @@ impl Model {
         if alone || self.lost.contains(&site.peer()) || through <= other.claimed() {
             return Ok(());
         }
+        if self.log(site, origin).is_some_and(|log| through <= log.given_up) {
+            return Ok(());
+        }
         let durable = other.durable();
         broken(5, format!("{site:?} {doing} of {origin} through {through}, its peer has {durable} durable"))
     }
 
-    /// What came after `last` is set aside.
-    pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked {
+    /// What came after `last` goes: these are to be set aside before.
+    pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked<Vec<Position>> {
         if *origin == Site::A.origin() && site == self.holder.0 {
             return broken(2, format!("{site:?} cuts {origin} to {last}, whose writes it takes"));
         }
         let mirrored = self.mirrored.get(origin).copied().unwrap_or_default();
-        let Some(log) = self.log_mut(site, origin) else { return Ok(()) };
+        let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
         // A deposed source may have shown what it alone had: that is its tail.
         if std::mem::take(&mut log.was_source) {
             log.shown = log.shown.min(last.seq);
@@ -59,12 +81,75 @@ impl Model {
         if log.holds(mirrored) && mirrored.seq > last.seq {
             return broken(2, format!("{site:?} cuts {origin} to {last}, record {mirrored} was answered as mirrored"));
         }
-        log.line.truncate(last.seq.0 as usize);
+        let gone = log.line.split_off(last.seq.0 as usize);
         let len = log.line.len();
         log.written = len;
         log.persisted = log.persisted.min(len);
         log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
-        Ok(())
+        Ok(gone)
+    }
+
+    /// A baseline has taken the place of an image, and of its log with it. What the container still had of another history
+    /// is to be set aside before: it is returned.
+    pub fn replaced(
+        &mut self,
+        site: Site,
+        origin: &Origin,
+        generation: u64,
+        progress: Progress,
+    ) -> Checked<Vec<Position>> {
+        let at = progress.appended;
+        let line = self.line_to(at);
+        if line.len() as u64 != at.seq.0 || progress.applied != at {
+            return broken(4, format!("a baseline of {origin} at {site:?} ends at {at}, which is no moment of it"));
+        }
+        let mirrored = self.mirrored.get(origin).copied().unwrap_or_default();
+        let holds =
+            |known: Position| known.seq.0.checked_sub(1).is_none_or(|index| line.get(index as usize) == Some(&known));
+        let follows = mirrored.seq > at.seq && self.log(site.peer(), origin).is_some_and(|peer| peer.holds(mirrored));
+        if follows {
+            // Until it comes only the source has it: the mirror was told to begin anew.
+            self.mirrored.insert(origin.clone(), at);
+        } else if !holds(mirrored) {
+            return broken(2, format!("a baseline of {origin} at {site:?} lacks {mirrored}, answered as mirrored"));
+        }
+        // A replica that was ordered to begin anew may show an earlier moment for a while, of the same history.
+        let seen = self.log(site, origin).map_or(Position::default(), |log| log.at(log.shown));
+        let comes_again = self.log(site.peer(), origin).is_some_and(|peer| peer.holds(seen));
+        let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
+        let common = log.line.iter().zip(&line).take_while(|(a, b)| a == b).count();
+        // Readers of a destination saw what both sites had. A deposed source may have shown what it alone had.
+        if !log.was_source && !comes_again && log.shown.0 as usize > common {
+            let shown = log.shown;
+            return broken(
+                6,
+                format!("a baseline of {origin} at {site:?} takes back {shown}, which readers have seen"),
+            );
+        }
+        let trimmed = log.trimmed;
+        let gone = log.line[common..].iter().filter(|known| known.seq > trimmed).copied().collect();
+        log.written = line.len();
+        log.persisted = line.len();
+        log.line = line;
+        log.flushed = progress;
+        log.applied = at.seq;
+        log.shown = at.seq;
+        log.trimmed = at.seq;
+        log.generation = generation;
+        log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
+        Ok(gone)
+    }
+
+    /// The history that ends with a record; shorter where a record of it was never made.
+    fn line_to(&self, at: Position) -> Vec<Position> {
+        let mut line = Vec::new();
+        let mut next = self.records.get(&at.checksum);
+        while let Some(record) = next {
+            line.push(record.position());
+            next = self.records.get(&record.header.parent);
+        }
+        line.reverse();
+        line
     }
 
     /// The power at a site fails, or its process dies.
@@ -75,27 +160,60 @@ impl Model {
         self.received[site.index()] = Position::default();
     }
 
+    /// Records from here on were durable and are damaged: only the peer has them, as it may have heard.
+    pub fn damaged(&mut self, site: Site, origin: &Origin, from: Seq) {
+        let left = from.prev();
+        let Some(log) = self.log_mut(site, origin) else { return };
+        log.damage(left);
+        let at = log.at(left);
+        if let Some(mirrored) = self.mirrored.get_mut(origin)
+            && mirrored.seq > left
+        {
+            *mirrored = at;
+        }
+    }
+
+    /// Nothing is left at a site of an origin's image and container.
+    pub fn engine_lost(&mut self, site: Site, origin: &Origin, generation: u64) {
+        if let Some(log) = self.log_mut(site, origin) {
+            log.renew();
+            log.generation = generation;
+        }
+        self.mirrored.remove(origin);
+    }
+
     /// The site is gone for good.
     pub fn site_lost(&mut self, site: Site) {
         self.lost.insert(site);
     }
 
     /// A process has recovered this log: rules 1 and 4. `superblock` is what it found or made. True where something was
-    /// written and is gone, as a torn tail is.
-    pub fn recovered(&mut self, site: Site, superblock: &Superblock, found: &[(Origin, Progress)]) -> Checked<bool> {
-        let mut torn = false;
+    /// written and is gone, as a torn tail is; and what is to have been set aside.
+    pub fn recovered(
+        &mut self,
+        site: Site,
+        superblock: &Superblock,
+        found: &[(Origin, Progress)],
+    ) -> Checked<(bool, Vec<Position>)> {
+        let (mut torn, mut gone) = (false, Vec::new());
         self.stores[site.index()].durable = Some(superblock.clone());
         for (origin, progress) in found {
             let Some(entry) = superblock.origin(origin) else { continue };
+            if self.log(site, origin).is_some_and(|log| log.generation < entry.engine_generation) {
+                // The power went between the superblock's write and the swap.
+                gone.extend(self.replaced(site, origin, entry.engine_generation, *progress)?);
+            }
             let old = match self.logs.iter().position(|l| l.site == site && l.origin == *origin) {
                 Some(index) => self.logs.swap_remove(index),
-                None => LogTruth::new(site, origin, entry.partition),
+                None => {
+                    LogTruth { generation: entry.engine_generation, ..LogTruth::new(site, origin, entry.partition) }
+                }
             };
             torn |= old.line.len() as u64 > progress.appended.seq.0;
             let log = compare(old, *progress)?;
             self.logs.push(log);
         }
-        Ok(torn)
+        Ok((torn, gone))
     }
 }
 
@@ -127,6 +245,7 @@ fn compare(mut log: LogTruth, found: Progress) -> Checked<LogTruth> {
     log.persisted = len;
     log.flushed = found;
     log.applied = found.applied.seq;
+    log.trimmed = found.trimmed;
     log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
     Ok(log)
 }

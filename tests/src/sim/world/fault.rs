@@ -2,20 +2,21 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_mirror::event::{Command, Effect, Event, Ticket};
+use lockstep_storage::id::Origin;
 use lockstep_storage::image::{Change, Engine, Family, Image, keys};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::superblock::{PARTITIONS_AT, StoredRole, Superblock};
 
 use super::{Happening, World};
 use crate::sim::coverage::Seen;
+use crate::sim::engines::SimGenerations;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, broken};
 use crate::sim::scenario::{Order, Site, Step};
-use crate::sim::site::{Arrived, Dying, Process, Worker, origin_of};
+use crate::sim::site::{Arrived, Dying, Process, SiteState, Worker, origin_of};
 
 impl World {
     /// One step of the scenario.
@@ -26,19 +27,11 @@ impl World {
         match step {
             Step::Write { write, at, require } => self.client_begins(write, at, require),
             Step::Read { at, key } => self.client_reads(at, key),
-            Step::Crash(site) => {
-                self.crash(site);
-                Ok(())
-            }
-            Step::CrashAfter(site, effects) => {
-                self.arm(site, effects);
+            Step::Crash(_) | Step::CrashAfter(..) | Step::Lose(_) | Step::Rot(_) | Step::LoseEngine(_) => {
+                self.goes_down(step);
                 Ok(())
             }
             Step::Restart(site) => self.start(site),
-            Step::Lose(site) => {
-                self.lose(site);
-                Ok(())
-            }
             // A site that serves the origin alone has no copy elsewhere to begin anew from.
             Step::Renew(site) if self.model.holder() == site => Ok(()),
             Step::Renew(site) => self.renew(site),
@@ -60,7 +53,9 @@ impl World {
                 Ok(())
             }
             Step::Full(site) | Step::Space(site) => {
-                self.sites[site.index()].full = matches!(step, Step::Full(_));
+                let full = matches!(step, Step::Full(_));
+                self.sites[site.index()].full = full;
+                self.sites[site.index()].engines.set_full(full);
                 Ok(())
             }
             Step::FailPersist(site) => {
@@ -84,6 +79,18 @@ impl World {
                 Ok(())
             }
             Step::Order(site, order) => self.order(site, order),
+        }
+    }
+
+    /// A site goes down, with what that takes along.
+    fn goes_down(&mut self, step: Step) {
+        match step {
+            Step::Crash(site) => self.crash(site),
+            Step::CrashAfter(site, effects) => self.arm(site, effects),
+            Step::Lose(site) => self.lose(site),
+            Step::Rot(site) => self.rot(site),
+            Step::LoseEngine(site) => self.lose_engine(site),
+            _ => {}
         }
     }
 
@@ -121,6 +128,8 @@ impl World {
             Order::DryRun => promote(true, false),
             Order::Promote => promote(false, false),
             Order::PromoteLossy => promote(false, true),
+            Order::Rebuild => Command::Rebuild { origin, accept_loss: false },
+            Order::RebuildLossy => Command::Rebuild { origin, accept_loss: true },
             Order::Failback => Command::Failback { origin, dry_run: false },
             Order::FailbackDry => Command::Failback { origin, dry_run: true },
             Order::Shutdown => Command::Shutdown,
@@ -165,16 +174,12 @@ impl World {
     fn try_start(&mut self, site: Site, persists: u64) -> Checked<bool> {
         self.tampered_restart(site);
         let now = self.moment(site);
-        let noise = self.noise.word();
+        let (noise, mistake) = (self.noise.word(), self.mistake);
         let state = &mut self.sites[site.index()];
         let plan = state.plan.clone();
-        let (nvram, engines) = (&mut state.nvram, &mut state.engines);
+        let (nvram, mut engines) = (&mut state.nvram, state.engines.clone());
         let mut device = Dying { device: nvram, persists_left: persists };
-        let mut open = |origin: &lockstep_storage::id::Origin, generation: u64| {
-            let engine = Arc::clone(engines.entry((origin.clone(), generation)).or_default());
-            Ok(Image::new(engine))
-        };
-        let started = match lockstep_mirror::start::start(&mut device, &plan, noise, &mut open, now) {
+        let started = match lockstep_mirror::start::start(&mut device, &plan, noise, &mut engines, now) {
             Ok(started) => started,
             Err(_) if persists < u64::MAX => return Ok(false),
             Err(error) => return broken(1, format!("{site:?} does not start again: {error}")),
@@ -184,7 +189,7 @@ impl World {
         state.boots += 1;
         let boot = state.boots;
         let workers: Vec<Worker> =
-            started.images.into_iter().map(|(origin, image)| Worker::new(origin, image)).collect();
+            started.images.into_iter().map(|(origin, image)| worker(state, origin, image, mistake)).collect();
         let mut found = Vec::new();
         for worker in &workers {
             match worker.engine.image().progress() {
@@ -202,6 +207,8 @@ impl World {
             device_wrote_records: false,
             workers,
             idle_due: false,
+            frozen_claim: None,
+            refuses_since: None,
             accepted: 0,
             stalled: false,
             waking: false,
@@ -216,9 +223,11 @@ impl World {
                 found.iter().map(|(o, p)| format!("{o} at {} applied {}", p.appended, p.applied)).collect();
             let _infallible = write!(line, "== {site:?} is up: {}", at.join(", "));
         });
-        if self.model.recovered(site, &superblock, &found)? {
+        let (torn, gone) = self.model.recovered(site, &superblock, &found)?;
+        if torn {
             self.seen.note(Seen::TornTail);
         }
+        self.was_set_aside(site, &gone)?;
         let mut effects = started.effects;
         for (origin, progress) in found {
             self.check_image(site, &origin)?;
@@ -240,20 +249,24 @@ impl World {
                 Mistake::OldGenerationAccepted => {
                     entry.generation_floor = 0;
                     // A cut stores it with what it cuts, too.
-                    let engine = self.sites[site.index()].engine(&entry.origin, entry.engine_generation);
+                    let engine = self.sites[site.index()].engines.engine(&entry.origin, entry.engine_generation);
                     let forgotten = Change::Delete(Family::Image, keys::GENERATION_FLOOR.to_vec());
                     let _works = engine.commit(vec![forgotten]).and_then(|()| engine.flush());
                 }
                 Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
                     entry.epochs.pop();
                 }
+                Mistake::GenerationForgotten if entry.engine_generation > 1 => entry.engine_generation -= 1,
                 Mistake::FenceForgotten if entry.role != StoredRole::Destination => entry.role = StoredRole::Source,
                 _ => {}
             }
         }
         let changed = matches!(
             mistake,
-            Mistake::OldGenerationAccepted | Mistake::EpochKeptAfterRestart | Mistake::FenceForgotten
+            Mistake::OldGenerationAccepted
+                | Mistake::EpochKeptAfterRestart
+                | Mistake::FenceForgotten
+                | Mistake::GenerationForgotten
         );
         if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
             let nvram = &mut self.sites[site.index()].nvram;
@@ -276,4 +289,10 @@ impl World {
         }
         superblock.encode(counter).map(|(_, bytes)| vec![bytes]).unwrap_or(pieces)
     }
+}
+
+fn worker(state: &SiteState, origin: Origin, image: Image, mistake: Option<Mistake>) -> Worker {
+    let forgets_flush = mistake == Some(Mistake::BaselineUnflushed);
+    let generations = SimGenerations::new(&state.engines, &origin, forgets_flush);
+    Worker::new(origin, image, generations, &state.aside)
 }

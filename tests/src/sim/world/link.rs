@@ -168,13 +168,16 @@ impl World {
         let arrived = &mut process.arrived;
         match message {
             Message::Welcome(welcome) => {
-                *arrived = Arrived { at: now, received: welcome.last.seq, persisted: welcome.last.seq };
+                let (received, persisted) = (welcome.last.seq, welcome.last.seq);
+                *arrived = Arrived { at: now, received, persisted, applied: arrived.applied };
             }
             Message::Ack(ack) => {
                 arrived.at = now;
                 arrived.received = arrived.received.max(ack.received);
                 arrived.persisted = arrived.persisted.max(ack.persisted);
+                arrived.applied = arrived.applied.max(ack.applied);
             }
+            Message::SyncDone { through } => arrived.applied = arrived.applied.max(*through),
             _ => {}
         }
     }

@@ -29,6 +29,7 @@ impl World {
             Event::EngineFailed { .. } => 8,
             Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
             Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
+            Event::Baseline { .. } => 9,
             Event::Connected { connection, .. } => 0x5_0000 + connection.0,
             Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
             Event::Received { connection, .. } => 0x7_0000 + connection.0,
@@ -52,6 +53,7 @@ impl World {
             Effect::Collect { through, .. } => 0x4_0000 + through.0,
             Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
             Effect::Fetch { from, .. } => 0x6_0000 + from.0,
+            Effect::Baseline { .. } => 19,
             Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
             Effect::Send { connection, .. } => 0x8_0000 + connection.0,
             Effect::Close { connection, .. } => 0x9_0000 + connection.0,
@@ -74,6 +76,11 @@ impl World {
             Effect::Fetch { .. } if site == self.model.holder() => Seen::ReadBack,
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
+            Effect::Note { text, .. } if text.starts_with("repaired") => Seen::Repaired,
+            Effect::Note { origin, text } if text.contains("backlog's limit") => {
+                self.model.bounds_backlog(site, origin);
+                Seen::BacklogDropped
+            }
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
             Effect::Send { message: Message::SyncDone { .. }, .. } => Seen::PointAtMirror,
             Effect::Send { message: Message::Adopt { .. }, .. } => {
@@ -81,6 +88,9 @@ impl World {
                 Seen::Adopted
             }
             Effect::Send { message: Message::HandOver { .. }, .. } => Seen::Offered,
+            Effect::Send { message: Message::Refused { reason, .. }, .. } if reason.contains("are free") => {
+                Seen::BaselineRefused
+            }
             Effect::Send { message: Message::Welcome(_), .. } if site == Site::A => Seen::WayBackLinked,
             Effect::Connect { .. } => return self.adopts(site, false),
             _ => return,
@@ -108,7 +118,7 @@ impl World {
             (Seen::MirrorSilent, silent),
             (Seen::InSyncAsync, in_sync),
             (Seen::StrictLate, late),
-            (Seen::BaselineNeeded, changed && now.state == StreamState::NeedsBaseline),
+            (Seen::BaselineNeeded, changed && now.state == StreamState::Baseline),
         ] {
             if met {
                 self.seen.note(seen);
@@ -125,6 +135,8 @@ impl World {
             (Order::Alone, Ok(_)) => Seen::ResumedAlone,
             (Order::DryRun, Ok(_)) => Seen::DryRun,
             (Order::Shutdown, Ok(_)) => Seen::ShutDown,
+            (Order::Rebuild | Order::RebuildLossy, Ok(_)) => Seen::RebuildOrdered,
+            (Order::Rebuild, Err(_)) => Seen::RebuildRefused,
             (Order::Failback, Ok(_)) => Seen::HandedOver,
             (Order::Failback, Err(_)) => Seen::FailbackRefused,
             (Order::PromoteLossy, Ok(report)) if report.text.contains("again under epoch") => Seen::Reclaimed,
@@ -151,6 +163,9 @@ impl World {
         let unapplied = self.model.log(site, &origin).is_some_and(|log| log.applied < log.last().seq);
         let Some(process) = &self.sites[site.index()].process else { return };
         let flushing = process.workers.iter().any(|worker| worker.flushing.is_some());
+        let now = self.moment(site);
+        let log = process.node.status(now).origins.into_iter().find(|log| log.origin == origin);
+        let (source, baseline) = log.map_or((false, false), |log| (log.role == Role::Source, log.baseline.is_some()));
         let state = process.watched.as_ref().filter(|status| status.origin == origin).map(|status| status.state);
         for (seen, met) in [
             (if site == Site::A { Seen::SourceCrashed } else { Seen::DestinationCrashed }, true),
@@ -163,6 +178,8 @@ impl World {
             (Seen::CrashWhileClosing, state == Some(StreamState::Closing)),
             (Seen::CrashWhileOutOfSync, state == Some(StreamState::OutOfSync)),
             (Seen::CrashWhileAdopting, process.adopting),
+            (Seen::CrashWhileGiving, source && baseline),
+            (Seen::CrashWhileTaking, !source && baseline),
             (Seen::CrashWhilePromoting, promoting),
             (Seen::CrashWhileFailingBack, failing_back),
         ] {

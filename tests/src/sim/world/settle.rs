@@ -16,13 +16,6 @@ use crate::sim::site::origin_of;
 const SETTLE_MS: u64 = 60_000;
 const STEP_MS: u64 = 250;
 
-/// Does the stream say that it needs a baseline? One that has restarted in sync stays unsettled all the same.
-fn wants_baseline(status: &OriginStatus) -> bool {
-    let unsettled = status.state == StreamState::Unsettled && status.reason.contains("needs a baseline");
-    let refused = status.state == StreamState::Refused && status.reason.contains("needs a baseline");
-    unsettled || refused || status.state == StreamState::NeedsBaseline
-}
-
 impl World {
     /// Mends everything and waits.
     pub(super) fn settle(&mut self) -> Checked {
@@ -32,6 +25,7 @@ impl World {
         for site in Site::ALL {
             let state = &mut self.sites[site.index()];
             (state.slow, state.full, state.flush_fails, state.nvram.fail_persists) = (false, false, false, false);
+            state.engines.set_full(false);
             if let Some(process) = &mut state.process {
                 process.effects_left = None;
             }
@@ -45,6 +39,9 @@ impl World {
         self.restart_the_stopping()?;
         for site in Site::ALL {
             self.order(site, Order::Resume)?;
+        }
+        if self.status(Site::B, &origin_of(Site::A)).is_some_and(|status| status.state == StreamState::Lost) {
+            self.order(Site::B, Order::Rebuild)?;
         }
         let offering = self.status(Site::B, &origin_of(Site::A)).is_some_and(|s| s.state == StreamState::HandingOver);
         if self.sites[self.model.holder().index()].lost || (offering && self.sites[Site::A.index()].lost) {
@@ -63,6 +60,11 @@ impl World {
         if self.is_over() && unsettled {
             self.order(source, Order::Alone)?;
             self.run_until(self.now + 1_000)?;
+        }
+        self.run_until(self.now + 4_000)?;
+        let damaged = |status: OriginStatus| status.reason.contains("damaged here, and the mirror does not have them");
+        if self.status(source, &origin_of(Site::A)).is_some_and(damaged) {
+            self.order(source, Order::Alone)?;
         }
         let end = self.now + SETTLE_MS;
         while !self.is_settled()? {
@@ -116,10 +118,8 @@ impl World {
     fn is_settled(&mut self) -> Checked<bool> {
         let origin = origin_of(Site::A);
         let source = self.model.holder();
-        let baseline = self.status(source, &origin).is_some_and(|status| wants_baseline(&status));
-        // A write whose outcome nobody can tell without a baseline keeps its lock, and the next one waits.
         let promoting = self.orders.iter().any(|(_, _, order)| matches!(order, Order::Promote | Order::PromoteLossy));
-        if promoting || (self.clients.waiting() > 0 && !baseline && !self.waits_for_ever()) {
+        if promoting || (self.clients.waiting() > 0 && !self.waits_for_ever()) {
             return Ok(false);
         }
         if self.is_over() {
@@ -139,10 +139,6 @@ impl World {
                 let readable = self.sites[source.index()].state(&origin).is_some_and(|state| state.readable);
                 Ok(readable && a.peer_persisted == a.last && self.is_marked(&a))
             }
-            _ if wants_baseline(&a) => {
-                self.baseline = self.needs_baseline(&a);
-                Ok(self.baseline)
-            }
             _ => Ok(false),
         }
     }
@@ -151,16 +147,6 @@ impl World {
     fn is_marked(&self, a: &OriginStatus) -> bool {
         let b = self.status(self.model.holder().peer(), &a.origin).map(|status| status.state);
         a.policy == Some(Policy::Async) || b == Some(StreamState::InSync)
-    }
-
-    /// A stream that says that it needs a baseline: does it?
-    fn needs_baseline(&self, a: &OriginStatus) -> bool {
-        let source = self.model.holder();
-        let logs = (self.model.log(source, &a.origin), self.model.log(source.peer(), &a.origin));
-        let (Some(here), Some(there)) = logs else { return false };
-        let common = here.line.iter().zip(&there.line).take_while(|(a, b)| a == b).count() as u64;
-        // Else it was said before the mirror restarted, or wrongly: then the streams do not come together in time.
-        common < a.trimmed.0 || (there.line.len() as u64 > common && there.applied.0 > common)
     }
 
     /// Whoever is the source now takes a write; so bodies that a process before left open are given up.
@@ -173,7 +159,7 @@ impl World {
             self.run_until(self.now + STEP_MS)?;
         }
         let waits = self.waits_for_ever();
-        if self.model.answers == before && !self.baseline && !waits {
+        if self.model.answers == before && !waits {
             return broken(9, "everything is mended, and a write is not answered");
         }
         Ok(())
@@ -198,10 +184,10 @@ impl World {
     /// Consistency points until there can be nothing left to collect.
     fn points(&mut self) -> Checked {
         let (source, alone) = (self.model.holder(), self.model.has_no_stream(self.model.holder(), &origin_of(Site::A)));
-        let needs_baseline = self.baseline || self.is_over() && !alone;
+        let no_mirror = self.is_over() && !alone;
         for _ in 0..3 {
             self.replies.clear();
-            if !needs_baseline {
+            if !no_mirror {
                 self.order(source, Order::Sync)?;
             }
             let wait = if alone { 12_000 } else { 3_000 };
@@ -209,10 +195,10 @@ impl World {
             while self.now < end && self.point_reply().is_none() {
                 self.run_until(self.now + 100)?;
             }
-            if let Some(Err(sentence)) = self.point_reply().filter(|_| !needs_baseline) {
+            if let Some(Err(sentence)) = self.point_reply().filter(|_| !no_mirror) {
                 return broken(9, format!("in sync, and a consistency point is refused: {sentence}"));
             }
-            if !needs_baseline && self.point_reply().is_none() {
+            if !no_mirror && self.point_reply().is_none() {
                 return broken(9, format!("in sync, and a consistency point takes more than {wait} ms"));
             }
             self.run_until(self.now + 500)?;
@@ -237,7 +223,7 @@ impl World {
         let source = self.model.holder();
         self.model.keeps_mirrored(source, &origin, "ends")?;
         self.is_readable(source, &origin)?;
-        let settled = self.status(source, &origin).is_some() && !self.baseline && !self.waits_for_ever();
+        let settled = self.status(source, &origin).is_some() && !self.waits_for_ever();
         for site in Site::ALL {
             let equal = site == source || !self.is_over();
             if !settled || !equal {
@@ -265,7 +251,7 @@ impl World {
     /// Rule 1: whatever was answered can be read again, at the end at the latest.
     fn is_readable(&self, source: Site, origin: &Origin) -> Checked {
         let readable = self.sites[source.index()].state(origin).is_some_and(|state| state.readable);
-        if readable || self.baseline || self.waits_for_ever() {
+        if readable || self.waits_for_ever() {
             return Ok(());
         }
         broken(1, format!("everything is mended, and {source:?} refuses readers of {origin}"))
@@ -274,7 +260,7 @@ impl World {
     fn nothing_is_left_at(&mut self, site: Site, origin: &Origin) -> Checked {
         let state = &mut self.sites[site.index()];
         let generation = self.model.stored(site, origin).map_or(0, |entry| entry.engine_generation);
-        let engine = state.engine(origin, generation);
+        let engine = state.engines.engine(origin, generation);
         let Some(process) = &mut state.process else { return Ok(()) };
         let Some(worker) = process.worker(origin) else { return Ok(()) };
         nothing_is_left(site, origin, worker.engine.image(), &engine)

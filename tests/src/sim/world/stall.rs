@@ -86,7 +86,11 @@ impl World {
         let Some(before) = process.watched.replace(status.clone()) else { return Ok(()) };
         self.cover_status(&before, status);
         let waited = matches!(before.state, StreamState::InSync | StreamState::Closing);
-        let level = if ack == AckLevel::Received { arrived.received } else { arrived.persisted };
+        let level = match ack {
+            AckLevel::Received => arrived.received,
+            AckLevel::Durable => arrived.persisted,
+            AckLevel::Applied => arrived.applied,
+        };
         let heard = arrived.at + timeout_ms > now && level >= status.last;
         if idle && waited && heard && status.state == StreamState::OutOfSync {
             return broken(9, format!("{site:?} calls its mirror late, whose ack of record {level} had arrived"));

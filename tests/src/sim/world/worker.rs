@@ -1,8 +1,9 @@
 //! The engine's workers: append, apply, trim, collect, cut and fetch in order, one at a time; flushes beside them.
 
-use lockstep_mirror::event::{Effect, Event};
-use lockstep_storage::id::{Origin, Seq};
-use lockstep_storage::image::Progress;
+use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
+use lockstep_storage::id::{Origin, Position, Seq};
+use lockstep_storage::image::baseline::Bookmark;
+use lockstep_storage::image::{Image, Progress};
 
 use super::{Happening, World};
 use crate::sim::coverage::Seen;
@@ -24,6 +25,7 @@ impl World {
         | Effect::Trim { origin, .. }
         | Effect::Collect { origin, .. }
         | Effect::Cut { origin, .. }
+        | Effect::Baseline { origin, .. }
         | Effect::Fetch { origin, .. }) = &task
         else {
             return Ok(());
@@ -70,13 +72,15 @@ impl World {
         let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
         let waiting = worker.engine.image().collect(Seq::ZERO, 0);
         let next = if step { None } else { worker.queue.pop_front() };
+        let mut gone = Vec::new();
         let done = if let Some(effect) = next {
             if let Effect::Flush { .. } = effect {
                 self.flush(site, index);
                 self.worker_goes(site, index);
                 return Ok(());
             }
-            let effect = self.before_work(site, effect)?;
+            let (effect, cut) = self.before_work(site, index, effect)?;
+            gone = cut;
             let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
             process.workers[index].engine.carry_out(effect)
         } else {
@@ -94,8 +98,17 @@ impl World {
                 self.check_image(site, &origin)?;
             }
             Some(Event::Cut { origin, .. }) => self.worker_flushed(site, index, &origin.clone())?,
+            Some(Event::Baseline { origin, step: BaselineStep::Swapped { progress, .. } }) => {
+                let (origin, progress) = (origin.clone(), *progress);
+                let generation = self.model.stored(site, &origin).map_or(0, |entry| entry.engine_generation);
+                gone = self.model.replaced(site, &origin, generation, progress)?;
+                self.check_image(site, &origin)?;
+                self.seen.note(Seen::BaselineTaken);
+            }
             _ => {}
         }
+        self.was_set_aside(site, &gone)?;
+        let event = self.after_work(site, event);
         if step && event.is_none() {
             // Bodies went: none that is named.
             let origin = self.worker_origin(site, index);
@@ -110,10 +123,47 @@ impl World {
         Ok(())
     }
 
-    /// Holds an effect against the model before it is carried out.
-    fn before_work(&mut self, site: Site, mut effect: Effect) -> Checked<Effect> {
+    /// A deposed source's records are set aside before they go.
+    pub(super) fn was_set_aside(&mut self, site: Site, gone: &[Position]) -> Checked {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.seen.note(Seen::TailSetAside);
+        let missing = self.sites[site.index()]
+            .aside
+            .lock()
+            .ok()
+            .and_then(|aside| gone.iter().find(|known| !aside.contains(&known.checksum)).copied());
+        match missing {
+            Some(at) => broken(1, format!("{site:?} gives up record {at} and has not set it aside")),
+            None => Ok(()),
+        }
+    }
+
+    /// Mistakes of the worker are made to what it says.
+    fn after_work(&self, site: Site, mut event: Option<Event>) -> Option<Event> {
+        match &mut event {
+            Some(Event::Baseline { step: BaselineStep::Taken { whole, .. }, .. }) => {
+                *whole |= self.mistake == Some(Mistake::BaselineInPlaceTooEarly);
+            }
+            Some(Event::Baseline { step: BaselineStep::Read { at, .. }, .. }) => {
+                let claim = self.sites[site.index()].process.as_ref().and_then(|process| process.frozen_claim);
+                *at = claim.unwrap_or(*at);
+            }
+            _ => {}
+        }
+        event
+    }
+
+    /// Holds an effect against the model before it is carried out. Beside it, what it takes away.
+    fn before_work(&mut self, site: Site, index: usize, mut effect: Effect) -> Checked<(Effect, Vec<Position>)> {
+        let mut gone = Vec::new();
         match &mut effect {
             Effect::Trim { origin, through } => {
+                if self.mistake == Some(Mistake::TrimmedBehindFrozen) && self.frozen_at(site, index).is_some() {
+                    through.0 += 1000;
+                }
+                self.keeps_what_follows(site, index, *through)?;
                 let alone = self.is_promoted(site, origin);
                 self.model.trims(site, origin, *through, alone)?;
             }
@@ -125,10 +175,63 @@ impl World {
                 let applied = self.model.log(site, origin).map_or(Seq::ZERO, |log| log.applied);
                 self.model.collects(site, origin, applied.min(*through), alone)?;
             }
-            Effect::Cut { origin, last, .. } => self.model.cut(site, origin, *last)?,
+            Effect::Cut { origin, last, .. } => gone = self.model.cut(site, origin, *last)?,
+            Effect::Baseline { task, .. } => self.before_baseline(site, index, task),
             _ => {}
         }
-        Ok(effect)
+        Ok((effect, gone))
+    }
+
+    /// Mistakes of a baseline are made to what is asked for.
+    fn before_baseline(&mut self, site: Site, index: usize, task: &mut BaselineTask) {
+        match (self.mistake, task) {
+            (Some(Mistake::TailForgotten), BaselineTask::SetAside { after, .. }) => *after = Seq(u64::MAX >> 1),
+            (Some(Mistake::FrozenAnew), BaselineTask::Freeze) => {
+                if let Some(process) = &mut self.sites[site.index()].process {
+                    process.frozen_claim = None;
+                }
+            }
+            (Some(Mistake::FrozenAnew), BaselineTask::Read { .. }) => {
+                if let Some(process) = &mut self.sites[site.index()].process {
+                    let image = process.workers[index].engine.image();
+                    let at = image.frozen().and_then(|frozen| frozen.progress().ok()).map(|progress| progress.applied);
+                    let _works = image.freeze();
+                    process.frozen_claim = process.frozen_claim.or(at);
+                }
+            }
+            (_, BaselineTask::Begin { at, .. }) => {
+                let at = *at;
+                self.cover_begin(site, index, at);
+            }
+            _ => {}
+        }
+    }
+
+    /// A baseline that goes on where an earlier attempt came to.
+    fn cover_begin(&mut self, site: Site, index: usize, at: Position) {
+        let origin = self.worker_origin(site, index);
+        let generation = self.model.stored(site, &origin).map_or(0, |entry| entry.engine_generation);
+        let engine = self.sites[site.index()].engines.engine(&origin, generation + 1);
+        let placed = Image::new(engine).baseline().ok().flatten();
+        if placed.is_some_and(|(of, next)| of == at && next != Bookmark::default()) {
+            self.seen.note(Seen::BaselineResumed);
+        }
+    }
+
+    fn frozen_at(&self, site: Site, index: usize) -> Option<Seq> {
+        let process = self.sites[site.index()].process.as_ref()?;
+        let frozen = process.workers[index].engine.image().frozen()?;
+        frozen.progress().ok().map(|progress| progress.applied.seq)
+    }
+
+    /// Rule 5: what follows a frozen image is there for whoever gets it.
+    fn keeps_what_follows(&self, site: Site, index: usize, through: Seq) -> Checked {
+        match self.frozen_at(site, index) {
+            Some(at) if through > at => {
+                broken(5, format!("{site:?} trims through {through}, its image is frozen at {at} for a baseline"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The engine is durable through what it holds.

@@ -1,0 +1,95 @@
+//! What devices do to a site that is down: a durable record is damaged, or an engine is gone. Each is done only where a start
+//! can tell it, and the model hears what is left.
+
+use std::sync::Arc;
+
+use lockstep_mirror::plan::Policy;
+use lockstep_storage::image::Image;
+use lockstep_storage::image::memory::MemoryEngine;
+use lockstep_storage::nvram::Nvram;
+use lockstep_storage::nvram::sim::SimNvram;
+use lockstep_storage::recovery::{Recovered, recover};
+use lockstep_storage::superblock::OriginEntry;
+
+use super::World;
+use crate::sim::coverage::Seen;
+use crate::sim::scenario::Site;
+use crate::sim::site::origin_of;
+
+impl World {
+    /// What a start would find of an origin, were the device and the engine these.
+    fn would_find(nvram: &SimNvram, entry: &OriginEntry, image: &Image) -> Option<Recovered> {
+        let id = entry.origin.node_id();
+        recover(&mut nvram.clone(), id, entry.partition, entry.generation_floor, image).ok()
+    }
+
+    fn engine_copy(&self, site: Site, entry: &OriginEntry) -> Image {
+        let engine = self.sites[site.index()].engines.engine(&entry.origin, entry.engine_generation);
+        Image::new(Arc::new(engine.crash(usize::MAX)))
+    }
+
+    /// The power fails, and one bit of a durable record rots that the engine does not have yet.
+    pub(super) fn rot(&mut self, site: Site) {
+        let origin = origin_of(Site::A);
+        let source = self.model.holder() == site;
+        let marked = self.model.stored(site, &origin).is_some_and(|entry| entry.in_sync);
+        // A source whose mirror may lack the record has lost it for good: its operator's business.
+        if self.boot(site).is_none() || (source && (!marked || self.model.policy() != Policy::Sync)) {
+            return;
+        }
+        self.crash(site);
+        let Some(entry) = self.model.stored(site, &origin).cloned() else { return };
+        let Some(at) = self.rotten_place(site, &entry) else { return };
+        let image = self.engine_copy(site, &entry);
+        let mut nvram = self.sites[site.index()].nvram.clone();
+        nvram.rot(at, 3);
+        let Some(damage) = Self::would_find(&nvram, &entry, &image).and_then(|found| found.damaged) else {
+            return;
+        };
+        let peer_has = self.model.log(site.peer(), &origin).is_some_and(|log| log.claimed() >= damage.through);
+        if source && !peer_has {
+            return;
+        }
+        self.seen.note(Seen::RecordDamaged);
+        self.sites[site.index()].nvram = nvram;
+        self.model.damaged(site, &origin, damage.from);
+    }
+
+    /// A byte of a record in the partition, of those that the engine does not have.
+    fn rotten_place(&mut self, site: Site, entry: &OriginEntry) -> Option<u64> {
+        let log = self.model.log(site, &entry.origin)?;
+        let (first, last) = (log.flushed.appended.seq.0 as usize, log.durable().0 as usize);
+        if last < first + 3 {
+            return None;
+        }
+        let at = log.line[first + self.noise.below((last - first - 2) as u64) as usize];
+        let head = self.model.records(&[at]).next()?.head.clone();
+        let extent = entry.partition;
+        let bytes = self.sites[site.index()].nvram.read(extent.offset, (extent.end() - extent.offset) as usize).ok()?;
+        let found = bytes.windows(head.len()).position(|window| window == &head[..])?;
+        Some(extent.offset + found as u64 + 20)
+    }
+
+    /// The power fails, and the engine is gone: what the NVRAM does not have of it is gone too.
+    pub(super) fn lose_engine(&mut self, site: Site) {
+        let origin = origin_of(Site::A);
+        if self.boot(site).is_none() || self.model.holder() == site {
+            return;
+        }
+        self.crash(site);
+        let Some(entry) = self.model.stored(site, &origin).cloned() else { return };
+        let empty = Image::new(Arc::new(MemoryEngine::new()));
+        let found = Self::would_find(&self.sites[site.index()].nvram, &entry, &empty);
+        let whole = found.is_some_and(|found| {
+            let last = self.model.log(site, &origin).map_or(0, |log| log.durable().0);
+            found.damaged.is_none() && found.progress.appended.seq.0 >= last
+        });
+        // Where the log still has all of it nothing is gone, and where nothing was ever there either.
+        if whole || entry.consistency_point.0 == 0 {
+            return;
+        }
+        self.seen.note(Seen::EngineLost);
+        self.sites[site.index()].engines.forget(&origin);
+        self.model.engine_lost(site, &origin, entry.engine_generation);
+    }
+}
