@@ -7,9 +7,12 @@
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
 //! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
 //!   failover and return.
+//! - [`baseline`]: a destination that is made anew, and a source that went another way.
+//! - [`large`]: what a baseline of many objects takes and costs.
 //! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
 //! - [`figures`]: what a round found.
 
+pub mod baseline;
 pub mod between;
 pub mod clients;
 pub mod destination;
@@ -17,6 +20,7 @@ pub mod failback;
 pub mod figures;
 pub mod history;
 pub mod hosts;
+pub mod large;
 pub mod link;
 pub mod proxy;
 pub mod scene;
@@ -52,10 +56,18 @@ pub enum Kind {
     Failback,
     /// Clients meet at a few keys while either site fails and the origin changes hands: what they are told is one history.
     History,
+    /// The destination begins anew, with nothing, while writers go on; either end is killed meanwhile.
+    Baseline,
+    /// The source answers alone and dies, its destination is promoted; it comes back. Not `strict`.
+    Diverged,
+    /// The destination's data directory is gone; it is rebuilt by command.
+    Rebuild,
+    /// As a baseline, of as many small objects as are asked for, under a steady pace of writes: figures.
+    Large,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 10] = [
+pub const KINDS: [(&str, Kind); 14] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -66,6 +78,10 @@ pub const KINDS: [(&str, Kind); 10] = [
     ("storm", Kind::Storm),
     ("failback", Kind::Failback),
     ("history", Kind::History),
+    ("baseline", Kind::Baseline),
+    ("diverged", Kind::Diverged),
+    ("rebuild", Kind::Rebuild),
+    ("large", Kind::Large),
 ];
 
 impl fmt::Display for Kind {
@@ -101,5 +117,9 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Storm => storm::storm(options).await,
         Kind::Failback => failback::there_and_back(options).await,
         Kind::History => history::history(options).await,
+        Kind::Baseline => baseline::made_anew(options).await,
+        Kind::Rebuild => baseline::rebuilt(options).await,
+        Kind::Large => large::large(options).await,
+        Kind::Diverged => baseline::went_another_way(options).await,
     }
 }

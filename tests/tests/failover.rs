@@ -14,8 +14,8 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
     let root = tempfile::tempdir().expect("a directory");
     // Short where the round waits for it; elsewhere a device that stalls must not look like a lost link.
     let link_timeout = match kind {
-        Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm => "500ms",
-        Kind::History => "1s",
+        Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm | Kind::Diverged => "500ms",
+        Kind::History | Kind::Baseline | Kind::Rebuild | Kind::Large => "1s",
         Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback => "10s",
     };
     let (load, least_keys) = if kind == Kind::History { (300, 6) } else { (600, 100) };
@@ -135,4 +135,24 @@ async fn what_clients_are_told_is_one_history_under_sync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_are_told_is_one_history_under_strict() {
     short(Kind::History, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_begins_anew_gets_a_baseline_under_sync() {
+    short(Kind::Baseline, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_begins_anew_gets_a_baseline_under_strict() {
+    short(Kind::Baseline, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_without_its_data_directory_is_rebuilt_by_command() {
+    short(Kind::Rebuild, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_went_another_way_gets_a_baseline_and_keeps_its_tail() {
+    short(Kind::Diverged, "sync").await;
 }

@@ -19,7 +19,7 @@ use lockstep_gateway::demo::sites::Site;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use self::tails::{LeftBehind, Tail};
+use self::tails::Tail;
 use super::clients::Clients;
 use super::figures::Figures;
 use super::proxy::Wire;
@@ -47,10 +47,7 @@ struct Round {
     /// The changes that the operator ordered though writes may be missing.
     accepted: Vec<Change>,
     steps: Vec<String>,
-    /// The other site can only come back by a baseline: no more failures.
-    alone: bool,
     tails: Vec<Tail>,
-    left_behind: Vec<LeftBehind>,
 }
 
 /// Some failures and changes of the source, then quiet, and the judgement.
@@ -70,13 +67,11 @@ pub async fn history(options: &Options) -> Result<Figures, String> {
         changes: Vec::new(),
         accepted: Vec::new(),
         steps: Vec::new(),
-        alone: false,
         tails: Vec::new(),
-        left_behind: Vec::new(),
     };
     let ended = round.run().await;
     let steps = round.steps.join(", ");
-    let Round { mut scene, clients, changes, accepted, tails, left_behind, .. } = round;
+    let Round { mut scene, clients, changes, accepted, tails, .. } = round;
     let record = clients.finish().await;
     scene.figures.remarks.push(steps.clone());
     // What clients were told is judged also where a step failed: it may be the reason.
@@ -84,7 +79,7 @@ pub async fn history(options: &Options) -> Result<Figures, String> {
     match record {
         Ok(record) => {
             let given_up = judge::what_was_told(&mut scene.figures, &record, &changes, &accepted);
-            tails::judge(&mut scene.figures, &record, &changes, (&tails, &left_behind));
+            tails::judge(&mut scene.figures, &record, &changes, &tails);
             let text = format!("{steps}\n{changes:#?}\ngiven up:\n{given_up}\nall:\n{}", judge::timeline(&record));
             std::fs::write(options.root.join("history.txt"), text).map_err(|error| error.to_string())?;
             scene.ledger.counts = record.counts;
@@ -101,7 +96,7 @@ impl Round {
     async fn run(&mut self) -> Result<(), String> {
         self.some_answers().await?;
         let mut failures = FAILURES;
-        while failures > 0 && !self.alone {
+        while failures > 0 {
             failures -= 1;
             match self.scene.random.below(16) {
                 0 => self.kill(true, false).await?,
@@ -117,11 +112,11 @@ impl Round {
             }
             self.some_answers().await?;
         }
-        if !self.strict && !self.alone && self.scene.random.below(3) == 0 {
+        if !self.strict && self.scene.random.below(3) == 0 {
             self.fail_over_with_loss().await?;
             self.some_answers().await?;
         }
-        if self.alone { Ok(()) } else { self.equal().await }
+        self.equal().await
     }
 
     fn source(&mut self) -> &mut Site {

@@ -59,20 +59,25 @@ impl Round {
         Ok(())
     }
 
-    /// The old source comes back as the destination. One that went another way for good needs a baseline: under `sync` it
+    /// The old source comes back as the destination. One that went another way for good gets a baseline: under `sync` it
     /// had answered alone when it failed, and its verdict said that it may.
     async fn back_again(&mut self, promoted: bool) -> Result<(), String> {
-        let settled = |o: &Value| (o["state"] == "in_sync" || lacks_baseline(o)) && o["role"] == "source";
+        let before = self.baselines()?;
+        let settled = |o: &Value| o["state"] == "in_sync" && o["role"] == "source";
         self.source().wait_until(ORIGIN, "in sync with the old source", PATIENCE, settled).await?;
-        if lacks_baseline(&self.source().origin(ORIGIN).await?) {
-            self.step("needs a baseline");
-            self.alone = true;
+        if self.baselines()? > before {
+            self.step("by a baseline");
             let may_be = promoted && !self.strict;
             self.scene.figures.check(may_be, "a source went another way that was never to answer alone");
             self.accepted.extend(self.changes.last().filter(|_| may_be));
-            return self.look_at_what_is_left().await;
         }
         self.collect_tails().await
+    }
+
+    /// Baselines that the destination has put in place so far.
+    fn baselines(&mut self) -> Result<usize, String> {
+        let log = std::fs::read_to_string(&self.destination().log).map_err(|error| error.to_string())?;
+        Ok(log.matches("is in place").count())
     }
 
     /// The destination takes the origin, and clients are directed there.
@@ -153,10 +158,4 @@ impl Round {
         self.destination().start_again()?;
         self.back_again(true).await
     }
-}
-
-/// Does the stream say that its two ends went different ways, and only a baseline can bring them together?
-fn lacks_baseline(origin: &Value) -> bool {
-    let refused = origin["state"] == "refused" && origin["reason"].as_str().is_some_and(|why| why.contains("baseline"));
-    refused || origin["state"] == "needs_baseline"
 }

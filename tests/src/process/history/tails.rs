@@ -1,26 +1,14 @@
 //! What a deposed source set aside, held against what clients were told. Every acknowledged write that the change of the
 //! source lost must be in it, in its place and with its bytes, and besides these only writes whose clients had no answer.
-//!
-//! A source that has answered alone has those writes in its image; where that cannot be made anew from its peer, it sets
-//! nothing aside and stays as it is. Then what can be read there is held against the same list.
-
-use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use lockstep_gateway::demo::client::S3Client;
-use lockstep_gateway::demo::workload::BUCKET;
 use serde_json::Value as Json;
 
-use super::{ORIGIN, PATIENCE, Round};
+use super::{ORIGIN, Round};
 use crate::history::loss::Change;
-use crate::history::search::{Budget, Finding, explain};
-use crate::history::set::{Listing, check_set};
-use crate::history::window::until;
-use crate::history::{Action, Operation, Outcome, Place, State, Value};
-use crate::process::clients::record::{Record, listed};
-use crate::process::clients::{KEYS, promotes};
+use crate::history::{Action, Operation, Outcome, Place};
+use crate::process::clients::promotes;
+use crate::process::clients::record::Record;
 use crate::process::figures::Figures;
 
 /// A tail, exported.
@@ -48,16 +36,6 @@ struct Body {
     missing: Vec<(u64, u64)>,
 }
 
-/// What can be read at a deposed source that cannot follow its peer.
-pub(super) struct LeftBehind {
-    change: Change,
-    applied_seq: u64,
-    last_seq: u64,
-    /// By key.
-    bodies: Vec<(String, Option<Bytes>)>,
-    elements: BTreeSet<Value>,
-}
-
 impl Round {
     /// Exports the tails of the deposed source that were not there before.
     pub(super) async fn collect_tails(&mut self) -> Result<(), String> {
@@ -80,31 +58,6 @@ impl Round {
             new.push(Tail::read(name, change, &view, &to)?);
         }
         self.tails.extend(new);
-        Ok(())
-    }
-
-    /// Reads everything at the deposed source.
-    pub(super) async fn look_at_what_is_left(&mut self) -> Result<(), String> {
-        let Some(change) = self.changes.last().copied() else { return Ok(()) };
-        let key = self.scene.pair.a.key.clone();
-        let site = self.destination();
-        site.wait_until(ORIGIN, "as a node without the origin", PATIENCE, |o| o["role"] != "source").await?;
-        let origin = site.origin(ORIGIN).await?;
-        let number = |name: &str| origin[name].as_u64().unwrap_or_default();
-        let (applied_seq, last_seq) = (number("applied_seq"), number("last_seq"));
-        let mut client = S3Client::connect(&site.s3, &key).await?;
-        let mut bodies = Vec::new();
-        for key in (0..KEYS).map(|key| format!("k{key}")) {
-            let answer = client.send(Method::GET, &format!("/{BUCKET}/{key}"), Bytes::new()).await?;
-            match answer.status {
-                StatusCode::OK => bodies.push((key, Some(answer.body))),
-                StatusCode::NOT_FOUND => bodies.push((key, None)),
-                other => return Err(format!("{} answers {other} to a get of {key} when it is fenced", site.name)),
-            }
-        }
-        let answer = client.send(Method::GET, &format!("/{BUCKET}?list-type=2&prefix=set%2F"), Bytes::new()).await?;
-        let elements = listed(&answer.body);
-        self.left_behind.push(LeftBehind { change, applied_seq, last_seq, bodies, elements });
         Ok(())
     }
 }
@@ -153,22 +106,13 @@ fn missing(op: &Json) -> Vec<(u64, u64)> {
 }
 
 /// Holds every list of what is lost against the other one.
-pub(super) fn judge(
-    figures: &mut Figures,
-    record: &Record,
-    changes: &[Change],
-    (tails, left): (&[Tail], &[LeftBehind]),
-) {
+pub(super) fn judge(figures: &mut Figures, record: &Record, changes: &[Change], tails: &[Tail]) {
     for change in changes {
         let lost = lost_by(record, change);
         let mut found: Vec<&Tail> = tails.iter().filter(|tail| tail.change == *change).collect();
-        for behind in left.iter().filter(|behind| behind.change == *change) {
-            figures.different.extend(behind.judge(record, &lost));
-            figures.remarks.push(format!("{} lost writes are at the deposed node, which made no tail", lost.len()));
-        }
         let Some(tail) = found.pop() else {
-            let is_known = lost.is_empty() || left.iter().any(|behind| behind.change == *change);
-            figures.check(is_known, format!("{} acknowledged writes are lost, and no tail has them", lost.len()));
+            figures
+                .check(lost.is_empty(), format!("{} acknowledged writes are lost, and no tail has them", lost.len()));
             continue;
         };
         figures.check(found.is_empty(), format!("one change of the source left {} tails", found.len() + 1));
@@ -237,47 +181,12 @@ impl Tail {
     }
 }
 
-impl LeftBehind {
-    fn judge(&self, record: &Record, lost: &[(String, &Operation)]) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let seq = |operation: &Operation| operation.place.map_or(0, |place| place.seq);
-        for (key, operation) in lost.iter().filter(|(_, operation)| seq(operation) > self.last_seq) {
-            wrong.push(format!("{key}: acknowledged alone, and not even in the log of who did: {operation}"));
-        }
-        // What its log has beyond its image cannot be read there.
-        let is_there = |operation: &Operation| !operation.is_acknowledged() || seq(operation) <= self.applied_seq;
-        let (at, end) = (self.change.at, self.change.at + Duration::from_millis(1));
-        for (key, body) in &self.bodies {
-            let found: State = body.as_ref().map(|body| record.value(key, body).unwrap_or(Value::MAX));
-            let mut operations = until(record.history.keys.get(key).map_or(&[], Vec::as_slice), at);
-            operations.retain(is_there);
-            operations.push(Operation {
-                client: Value::MAX,
-                action: Action::Get,
-                outcome: Outcome::Read(found),
-                began: at,
-                ended: end,
-                place: None,
-                local: false,
-                note: "at the deposed source".into(),
-            });
-            if explain(&operations, Budget::WHOLE) == Finding::Contradiction {
-                wrong.push(format!("{key} is {found:?} at the deposed source, which is not what was written last"));
-            }
-        }
-        let additions: Vec<Operation> =
-            record.additions.iter().filter(|operation| operation.began < at && is_there(operation)).cloned().collect();
-        let listing = Listing { began: at, ended: end, elements: self.elements.clone() };
-        wrong
-            .extend(check_set(&additions, &[listing]).into_iter().map(|what| format!("at the deposed source: {what}")));
-        wrong
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::history::Condition;
+    use crate::history::{Condition, Value};
     use crate::process::clients::record::ELEMENT;
 
     const CHANGE: Change = Change { at: Duration::from_secs(9), promotes: 1, last_seq: 100 };
@@ -337,20 +246,5 @@ mod tests {
         one(vec![op(2, 101), with(3, 102, b"Elemen\0", vec![(6, 1)]), op(4, 103)], "has a write of set/3");
         one(vec![op(2, 101), with(4, 103, b"elemen\0", vec![(6, 1)])], "lacks bytes of an acknowledged write, set/4");
         assert_eq!(said(vec![op(2, 101), with(3, 102, b"\0\0ement", vec![(0, 2)]), op(4, 103)]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_a_deposed_source_does_not_show_is_said() {
-        let mut record = Record::default();
-        record.additions = vec![addition(1, Some(100)), addition(2, Some(101)), addition(3, Some(102))];
-        let lost = lost_by(&record, &CHANGE);
-        let left = |elements: &[Value], last_seq| {
-            let elements = elements.iter().copied().collect();
-            LeftBehind { change: CHANGE, applied_seq: 101, last_seq, bodies: Vec::new(), elements }
-                .judge(&record, &lost)
-        };
-        assert_eq!(left(&[1, 2], 102), Vec::<String>::new());
-        assert_eq!(left(&[1], 102).len(), 1);
-        assert_eq!(left(&[1, 2], 101).len(), 1);
     }
 }
