@@ -131,3 +131,50 @@ fn epochs_of_records_that_are_given_up_go_with_them() {
            5015 renew b",
     );
 }
+
+/// A source that took its offer back told its peer of the new epoch before that was durable, and lost power: the peer was
+/// deposed by an epoch that nobody had, and both were fenced.
+#[test]
+fn nobody_is_deposed_by_an_epoch_that_is_not_stored() {
+    replay(
+        "noise 972293244647877592 policy sync ack durable timeout 1000 interval 300 way-back
+           4918 part 1 2 1
+           4918 put 0 16
+           4931 crash-after b 2
+           4947 put 1 2
+           4978 put 4 0
+           5006 put 2 0
+           5016 put 2 1
+          10020 complete 1 require durable
+          10023 crash a
+          10063 order b promote
+          10108 abandon 1 at b
+          10108 restart a
+          11832 put 2 1
+          12201 create-upload 0
+          12204 cut b
+          12231 put 4 0 require received
+          12271 put 0 2
+          12296 delete 3
+          12296 part 1 1 1
+          12355 create-bucket 1
+          12386 copy 2 3
+          12408 heal
+          12408 crash-after b 24
+          12408 copy 0 2
+          12409 complete 0
+          12466 abandon 2
+          13008 crash-after a 61
+          13022 put 2 0
+          13027 part 0 2 1 require received
+          14595 part 0 2 1
+          14598 copy 3 0 at b
+          14598 create-upload 0 require applied
+          14601 abort 0
+          14636 put 4 4 at a
+          16145 crash-after b 18
+          16145 order b failback
+          16248 order b promote-lossy
+          16248 restart a",
+    );
+}

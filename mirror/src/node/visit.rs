@@ -4,7 +4,7 @@
 
 use super::Context;
 use super::epochs::{History, Relation, relation};
-use super::log::Log;
+use super::log::{After, Log};
 use crate::event::Connection;
 use crate::message::Message;
 
@@ -35,6 +35,11 @@ impl Log {
         };
         if let Some(reason) = self.objection(hello, cx) {
             return self.turn_away(&reason, cx);
+        }
+        // An epoch that a crash may still take must not depose anybody: the peer comes again.
+        let is_new = |(_, what): &(u64, After)| matches!(what, After::Raised | After::Reclaimed);
+        if self.after.iter().any(is_new) {
+            return self.end_visit(cx);
         }
         let entry = cx.store.entry(&self.origin);
         let (ours, theirs) = (entry.epoch(), hello.epochs.last().map(|e| e.epoch).unwrap_or_default());
