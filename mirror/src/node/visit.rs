@@ -33,13 +33,13 @@ impl Log {
             );
             return self.end_visit(cx);
         };
-        if let Some(reason) = self.objection(hello, cx) {
-            return self.turn_away(&reason, cx);
-        }
         // An epoch that a crash may still take must not depose anybody: the peer comes again.
         let is_new = |(_, what): &(u64, After)| matches!(what, After::Raised | After::Reclaimed);
         if self.after.iter().any(is_new) {
             return self.end_visit(cx);
+        }
+        if let Some(reason) = self.objection(hello, cx) {
+            return self.turn_away(&reason, cx);
         }
         let entry = cx.store.entry(&self.origin);
         let (ours, theirs) = (entry.epoch(), hello.epochs.last().map(|e| e.epoch).unwrap_or_default());
