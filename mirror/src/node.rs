@@ -10,13 +10,14 @@
 //!   and `alone`, out of sync, pause and resume.
 //! - [`destination`]: Hello, receipt, acks, apply on request.
 //! - [`baseline`]: the destination's image made anew from the source's.
-//! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`visit`]: a source that its
+//! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
 //!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
 
 mod baseline;
 mod destination;
 pub mod epochs;
 mod failback;
+mod fence;
 mod log;
 mod point;
 mod promote;

@@ -3,6 +3,8 @@
 //! `applied <= committed <= persisted <= last` at a source; at a destination `applied <= persisted` of both ends. A record
 //! goes to the container when it is persisted here, never before, so the engine never knows more than the log.
 
+mod queues;
+
 use std::collections::VecDeque;
 
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
@@ -12,6 +14,7 @@ use lockstep_storage::record::{Draft, Record};
 use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::OriginEntry;
 
+pub(super) use self::queues::{Ages, Incoming};
 use super::Context;
 use super::baseline::take::Taking;
 use super::destination::Destination;
@@ -46,75 +49,6 @@ pub(super) enum After {
     Rebuilding,
     /// Destination: the engine that a baseline has filled is the origin's.
     Filled,
-}
-
-/// Batches on their way to somewhere, oldest first, and since when they wait.
-#[derive(Debug, Default)]
-pub(super) struct Ages {
-    batches: VecDeque<(Seq, u64)>,
-}
-
-impl Ages {
-    /// One more, told apart from the others where there are fewer than `most`.
-    pub(super) fn push(&mut self, through: Seq, now_ms: u64, most: usize) {
-        let crowded = self.batches.len() >= most;
-        match self.batches.back_mut() {
-            Some(last) if crowded => last.0 = through,
-            _ => self.batches.push_back((through, now_ms)),
-        }
-    }
-
-    /// Everything through `done` has arrived.
-    pub(super) fn pop(&mut self, done: Seq) {
-        while self.batches.pop_front_if(|batch| batch.0 <= done).is_some() {}
-    }
-
-    /// Milliseconds that the oldest has waited.
-    pub(super) fn oldest_ms(&self, now_ms: u64) -> u64 {
-        self.batches.front().map_or(0, |(_, since)| now_ms.saturating_sub(*since))
-    }
-
-    /// Their waiting begins now.
-    pub(super) fn restart(&mut self, now_ms: u64) {
-        self.batches.iter_mut().for_each(|batch| batch.1 = now_ms);
-    }
-}
-
-/// Records that came from the peer and have no place yet.
-#[derive(Debug, Default)]
-pub(super) struct Incoming {
-    records: VecDeque<Record>,
-    bytes: usize,
-}
-
-impl Incoming {
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// The last one.
-    pub(super) fn back(&self) -> Option<&Record> {
-        self.records.back()
-    }
-
-    /// Bytes of all of them.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn extend(&mut self, records: Vec<Record>) {
-        self.bytes += records.iter().map(Record::len).sum::<usize>();
-        self.records.extend(records);
-    }
-
-    /// The first `count` have their places.
-    fn remove(&mut self, count: usize) {
-        self.bytes -= self.records.drain(..count).map(|record| record.len()).sum::<usize>();
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// Connections that peers open are numbered oddly, those that this node opens evenly.

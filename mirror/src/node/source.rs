@@ -15,7 +15,6 @@ use lockstep_storage::recovery::Recovered;
 use lockstep_storage::superblock::{EPOCHS_MAX, EpochEntry, OriginEntry, StoredRole};
 
 use super::Context;
-use super::destination::Destination;
 use super::failback::Offer;
 use super::log::{After, Log, Side};
 use super::point::Points;
@@ -391,7 +390,7 @@ impl Log {
     }
 
     /// What was given up through here is in the image, or will never be here.
-    fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
+    pub(super) fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
         let Side::Source(source) = &mut self.side else { return };
         while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
             source.doubtful.pop_front();
@@ -441,53 +440,6 @@ impl Log {
         }
         self.point_tick(cx);
         self.failback_progress(cx);
-    }
-
-    /// The peer was promoted: never write again under this epoch. Stored first, then said.
-    pub(super) fn depose(&mut self, by: Epoch, cx: &mut Context) {
-        let source = self.source();
-        if source.fence && source.offer.is_none() {
-            return;
-        }
-        let reason = format!("the peer took {} over under epoch {by}", self.origin);
-        let version = cx.store.change(&self.origin, |entry| {
-            entry.role = StoredRole::Fenced;
-            entry.in_sync = false;
-            entry.promoted = false;
-            entry.lacks = Seq::ZERO;
-            entry.fenced_by = by;
-        });
-        self.offer_taken(by, cx);
-        self.fence_for(&reason, version, cx);
-    }
-
-    /// Nothing is written here any more: whoever waits hears it now, and when this version of the superblock is durable this
-    /// node is a destination.
-    pub(super) fn fence_for(&mut self, reason: &str, version: u64, cx: &mut Context) {
-        let source = self.source();
-        source.fence = true;
-        source.fresh = false;
-        self.refuse_submissions(reason, cx);
-        self.give_up(reason, 0, false, cx);
-        self.settle_doubtful(Seq(u64::MAX), cx);
-        self.refuse_points(reason, cx);
-        if let Some(stream) = &mut self.source().stream {
-            stream.set(StreamState::Fenced, reason.to_owned());
-        }
-        self.drop_connection(reason, cx);
-        cx.note(&self.origin, reason);
-        self.publish(cx);
-        self.when_stored(version, After::Fenced);
-    }
-
-    /// The fence stands: this node is its peer's destination from here on.
-    pub(super) fn fenced(&mut self, cx: &mut Context) {
-        cx.note(&self.origin, "fenced: this node takes no writes of the origin any more");
-        self.incoming.clear();
-        self.end_visit(cx);
-        self.thaw(cx);
-        self.side = Side::Destination(Box::new(Destination::new(true)));
-        self.publish(cx);
     }
 }
 
