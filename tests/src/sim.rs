@@ -1,9 +1,9 @@
-//! The simulator: two nodes of the real core and the real storage, on simulated devices and links, under a virtual clock.
+//! The simulator: two or three nodes of the real core and the real storage, on simulated devices and links, under a virtual clock.
 //! One seed decides everything: what clients do, what breaks and when, what a crash leaves. Every rule of the blueprint's
 //! section 10 is checked as things happen; a seed that breaks one is a bug report.
 //!
 //! # Layout
-//! - [`scenario`]: what happens from outside, as text; [`draw`]: a scenario from a seed; [`shrink`]: a smaller one.
+//! - [`topology`]: who mirrors whom; [`scenario`]: what happens from outside, as text; [`draw`]: a scenario from a seed; [`shrink`]: a smaller one.
 //! - [`world`]: virtual time, sites, links; [`site`], [`engines`], [`net`], [`client`]: what they are made of.
 //! - [`model`] and [`image`]: the truth, and the rules.
 //! - [`campaign`]: many seeds on several threads; [`report`]: what people are told of a run.
@@ -24,6 +24,7 @@ pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod site;
+pub mod topology;
 pub mod trace;
 pub mod world;
 

@@ -18,7 +18,8 @@ use super::coverage::Seen;
 use super::mistake::Mistake;
 use super::model::{Checked, broken};
 use super::scenario::{Site, Write};
-use super::site::{CHUNK_LEN, origin_of};
+use super::site::CHUNK_LEN;
+use super::topology::{Pair, SITES};
 use super::world::World;
 
 /// What a lock is on.
@@ -46,6 +47,7 @@ enum Stage {
 /// A client's write.
 #[derive(Debug)]
 struct Flight {
+    pair: Pair,
     write: Write,
     site: Site,
     boot: u32,
@@ -84,8 +86,8 @@ pub struct Clients {
     doubtful: BTreeMap<Ticket, u64>,
     /// Flights that wait for a lock, in the order in which they came.
     queue: VecDeque<u64>,
-    /// The upload ids that clients use now.
-    uploads: [String; 2],
+    /// The upload ids that clients use now, by the origin's home.
+    uploads: [[String; 2]; SITES],
     uploads_made: u64,
 }
 
@@ -109,10 +111,10 @@ impl Clients {
         self.tickets
     }
 
-    /// How many clients wait for an answer.
+    /// How many clients of an origin wait for an answer.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.flights.values().filter(|flight| flight.stage != Stage::Doubtful).count()
+    pub fn waiting(&self, pair: Pair) -> usize {
+        self.flights.values().filter(|flight| flight.pair == pair && flight.stage != Stage::Doubtful).count()
     }
 
     /// The process at a site is gone: its clients hear nothing more.
@@ -123,8 +125,8 @@ impl Clients {
         self.flights.retain(|_, flight| flight.site != site);
     }
 
-    fn is_free(&self, site: Site, lock: Lock, exclusive: bool) -> bool {
-        let held = self.flights.values().filter(|flight| flight.site == site && flight.holds_locks());
+    fn is_free(&self, at: (Site, Pair), lock: Lock, exclusive: bool) -> bool {
+        let held = self.flights.values().filter(|flight| (flight.site, flight.pair) == at && flight.holds_locks());
         !held.flat_map(|flight| &flight.locks).any(|(other, theirs)| *other == lock && (exclusive || *theirs))
     }
 }
@@ -166,10 +168,16 @@ fn chunks(write: Write) -> u8 {
 
 impl World {
     /// A client begins a write, at the site that it is directed to.
-    pub(crate) fn client_begins(&mut self, write: Write, at: Option<Site>, require: Option<AckLevel>) -> Checked {
-        let origin = origin_of(Site::A);
-        let holder = self.model.holder();
-        let directed = if self.sites[holder.index()].is_source(&origin) { holder } else { Site::A };
+    pub(crate) fn client_begins(
+        &mut self,
+        pair: Pair,
+        write: Write,
+        at: Option<Site>,
+        require: Option<AckLevel>,
+    ) -> Checked {
+        let origin = pair.origin();
+        let holder = self.model.holder(pair);
+        let directed = if self.sites[holder.index()].is_source(&origin) { holder } else { pair.home };
         let site = at.unwrap_or(directed);
         let Some(boot) = self.boot(site) else { return Ok(()) };
         let readable = self.sites[site.index()].state(&origin).is_some_and(|state| state.readable);
@@ -182,6 +190,7 @@ impl World {
         let id = self.clients.next;
         let stage = Stage::Chunks;
         let flight = Flight {
+            pair,
             write,
             site,
             boot,
@@ -203,15 +212,15 @@ impl World {
     fn submit(&mut self, id: u64, mutation: Mutation, payload: Bytes, require: Option<AckLevel>) -> Checked {
         let chunk = matches!(mutation, Mutation::Data(_));
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
-        let (site, boot) = (flight.site, flight.boot);
+        let (site, boot, origin) = (flight.site, flight.boot, flight.pair.origin());
         let Ok(draft) = Draft::new(mutation, payload) else {
             return broken(7, "a draft of the simulation is too large");
         };
         let ticket = Ticket(self.clients.ticket());
         self.clients.waiting.insert(ticket, Waiting { flight: id, require, chunk });
-        let state = self.sites[site.index()].state(&origin_of(Site::A));
+        let state = self.sites[site.index()].state(&origin);
         let history = state.map(|state| state.history).filter(|_| !chunk);
-        let event = Event::Submit { ticket, origin: origin_of(Site::A), draft, require, history };
+        let event = Event::Submit { ticket, origin, draft, require, history };
         self.feed_later(site, boot, event);
         Ok(())
     }
@@ -231,7 +240,7 @@ impl World {
         let Some(flight) = self.clients.flights.get_mut(&waiting.flight) else { return Ok(()) };
         if let Some((key, read)) = flight.read.take() {
             let (bucket, name) = (bucket_name(bucket_of(key)), key_name(key));
-            return self.model.unchanged(flight.site, &origin_of(Site::A), (&bucket, &name), read, seq);
+            return self.model.unchanged(flight.site, &flight.pair.origin(), (&bucket, &name), read, seq);
         }
         if !waiting.chunk || flight.body.is_some() {
             return Ok(());
@@ -250,9 +259,10 @@ impl World {
         };
         let id = waiting.flight;
         self.cover_answer(site, id, result);
+        let Some(pair) = self.clients.flights.get(&id).map(|flight| flight.pair) else { return Ok(()) };
         if let Ok(receipt) = result {
-            self.claimed(site, receipt)?;
-            self.model.answered(site, &origin_of(Site::A), receipt, waiting.require, waiting.chunk)?;
+            self.claimed(site, pair, receipt)?;
+            self.model.answered(site, &pair.origin(), receipt, waiting.require, waiting.chunk)?;
         }
         let Some(flight) = self.clients.flights.get_mut(&id) else { return Ok(()) };
         match flight.stage {
@@ -320,7 +330,7 @@ impl World {
     /// A refused abandonment is tried again; where this node may not write any more it is the next writer's business.
     pub(super) fn client_retry(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
-        if !self.sites[flight.site.index()].is_source(&origin_of(Site::A)) {
+        if !self.sites[flight.site.index()].is_source(&flight.pair.origin()) {
             self.client_over(id);
             return Ok(());
         }
@@ -338,24 +348,24 @@ impl World {
 
     /// Lets through whoever can go; fair: nobody overtakes one who waits for the same lock.
     fn locks_free(&mut self) -> Checked {
-        let mut blocked: Vec<(Site, Lock)> = Vec::new();
+        let mut blocked: Vec<((Site, Pair), Lock)> = Vec::new();
         let mut index = 0;
         while let Some(id) = self.clients.queue.get(index).copied() {
             let Some(flight) = self.clients.flights.get(&id) else {
                 self.clients.queue.remove(index);
                 continue;
             };
-            let (site, mut wanted) = (flight.site, locks(flight.write));
+            let (at, mut wanted) = ((flight.site, flight.pair), locks(flight.write));
             match (self.mistake, flight.write) {
                 (Some(Mistake::CopyOfFreedBody), Write::Copy { .. })
                 | (Some(Mistake::BlindPutWithoutLock), Write::Put { .. } | Write::Delete { .. }) => wanted.clear(),
                 _ => {}
             }
             let free = wanted.iter().all(|(lock, exclusive)| {
-                !blocked.contains(&(site, *lock)) && self.clients.is_free(site, *lock, *exclusive)
+                !blocked.contains(&(at, *lock)) && self.clients.is_free(at, *lock, *exclusive)
             });
             if !free {
-                blocked.extend(wanted.iter().map(|(lock, _)| (site, *lock)));
+                blocked.extend(wanted.iter().map(|(lock, _)| (at, *lock)));
                 index += 1;
                 continue;
             }
@@ -373,9 +383,10 @@ impl World {
     fn client_decides(&mut self, id: u64) -> Checked {
         let Some(flight) = self.clients.flights.get(&id) else { return Ok(()) };
         let (write, site, body, require) = (flight.write, flight.site, flight.body, flight.require);
-        let image = self.sites[site.index()].process.as_mut().and_then(|process| process.worker(&origin_of(Site::A)));
+        let (home, origin) = (flight.pair.home, flight.pair.origin());
+        let image = self.worker(site, &origin);
         let Some(view) = image.map(|worker| worker.engine.image().view()) else { return self.client_gives_up(id) };
-        let readable = self.sites[site.index()].state(&origin_of(Site::A)).is_some_and(|state| state.readable);
+        let readable = self.sites[site.index()].state(&origin).is_some_and(|state| state.readable);
         if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
             return self.client_gives_up(id);
         }
@@ -386,7 +397,7 @@ impl World {
         {
             flight.read = Some((key, progress.applied.seq));
         }
-        match self.decide(&view, write, body, fill) {
+        match self.decide(&view, home, write, body, fill) {
             Some((mutation, payload)) => self.submit(id, mutation, payload, require),
             None => self.client_gives_up(id),
         }
@@ -399,7 +410,14 @@ impl World {
         self.client_abandons(id)
     }
 
-    fn decide(&mut self, view: &View, write: Write, body: Option<BodyId>, fill: u64) -> Option<(Mutation, Bytes)> {
+    fn decide(
+        &mut self,
+        view: &View,
+        home: Site,
+        write: Write,
+        body: Option<BodyId>,
+        fill: u64,
+    ) -> Option<(Mutation, Bytes)> {
         let none = Bytes::new();
         let bucket_exists = |bucket: u8| view.bucket(&bucket_name(bucket)).ok().flatten().is_some();
         Some(match write {
@@ -428,14 +446,14 @@ impl World {
             Write::CreateUpload { upload } if bucket_exists(0) => {
                 self.clients.uploads_made += 1;
                 let id = format!("{:032x}", self.clients.uploads_made);
-                self.clients.uploads[usize::from(upload)].clone_from(&id);
+                self.clients.uploads[home.index()][usize::from(upload)].clone_from(&id);
                 let upload_op = op::Upload { object: object(0, Vec::new(), fill), ..op::Upload::default() };
                 let (bucket, key) = (bucket_name(0), key_name(upload));
                 let op = op::CreateMultipartUpload { bucket, key, upload_id: id, upload: upload_op };
                 (Mutation::CreateMultipartUpload(op), none)
             }
             Write::Part { upload, number, chunks } => {
-                let id = self.upload(view, upload)?;
+                let id = self.upload(view, home, upload)?;
                 let (extents, len) = extents(body, chunks, u32::from(number));
                 let part = op::Part { len, etag: format!("{fill:x}"), extents, ..op::Part::default() };
                 let (bucket, key) = (bucket_name(0), key_name(upload));
@@ -443,7 +461,7 @@ impl World {
                 (Mutation::UploadPart(op::UploadPart { bucket, key, upload_id: id, part_number, part }), none)
             }
             Write::Complete { upload } => {
-                let id = self.upload(view, upload)?;
+                let id = self.upload(view, home, upload)?;
                 let parts = view.parts(&id, 0, 100).ok()?;
                 let extents: Vec<op::Extent> = parts.iter().flat_map(|(_, part)| part.extents.clone()).collect();
                 let object = object(extents.iter().map(|e| e.len).sum(), extents, fill);
@@ -452,7 +470,7 @@ impl World {
                 (Mutation::CompleteMultipartUpload(op), none)
             }
             Write::Abort { upload } => {
-                let upload_id = self.upload(view, upload)?;
+                let upload_id = self.upload(view, home, upload)?;
                 let (bucket, key) = (bucket_name(0), key_name(upload));
                 (Mutation::AbortMultipartUpload(op::AbortMultipartUpload { bucket, key, upload_id }), none)
             }
@@ -461,8 +479,8 @@ impl World {
     }
 
     /// The upload that clients use now, where it is there.
-    fn upload(&self, view: &View, upload: u8) -> Option<String> {
-        let id = self.clients.uploads[usize::from(upload)].clone();
+    fn upload(&self, view: &View, home: Site, upload: u8) -> Option<String> {
+        let id = self.clients.uploads[home.index()][usize::from(upload)].clone();
         view.upload(&bucket_name(0), &key_name(upload), &id).ok()??;
         Some(id)
     }

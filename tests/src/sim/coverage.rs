@@ -91,6 +91,8 @@ seen! {
     SlowFlush,
     DiskFull,
     SegmentWait,
+    // Two origins at two sites at once.
+    BothWait,
     SegmentReused,
     PersistFailed,
     EngineFailed,

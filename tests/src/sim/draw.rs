@@ -4,7 +4,8 @@
 use lockstep_mirror::plan::{AckLevel, Policy};
 
 use super::random::Random;
-use super::scenario::{BACKLOG_LIMIT, Order, Scenario, Site, Step, Write};
+use super::scenario::{BACKLOG_LIMIT, Order, Scenario, Site, Step, Timed, Write};
+use super::topology::{Pair, Topology};
 
 /// Keys that clients use: 0 to 3 in bucket 0, 4 in bucket 1.
 pub const KEYS: u64 = 5;
@@ -24,9 +25,19 @@ pub fn scenario(seed: u64) -> Scenario {
     let noise = random.word();
     let way_back = random.chance(60);
     let backlog_limit = random.weighted(&[(7, BACKLOG_LIMIT), (2, 20_000), (1, 4_000)]);
-    let mut draw = Draw { random, at: 50, steps: Vec::new(), lost: false };
-    draw.write(Write::CreateBucket { bucket: 0 });
-    draw.write(Write::CreateBucket { bucket: 1 });
+    let topology = Random::new(seed ^ TOPOLOGY_NOISE).weighted(&[
+        (6, Topology::OneWay),
+        (2, Topology::BothWays),
+        (1, Topology::FanIn),
+        (1, Topology::Ring),
+    ]);
+    let pairs = topology.pairs();
+    let mut draw = Draw { random, pairs, pair: pairs[0], at: 50, steps: Vec::new(), lost: false };
+    for pair in pairs {
+        draw.pair = *pair;
+        draw.write(Write::CreateBucket { bucket: 0 });
+        draw.write(Write::CreateBucket { bucket: 1 });
+    }
     let trouble = draw.random.weighted(&[(1, 0), (3, 4), (4, 10), (2, 25)]);
     let steps = draw.random.between(10, 60);
     for _ in 0..steps {
@@ -36,19 +47,35 @@ pub fn scenario(seed: u64) -> Scenario {
             draw.work();
         }
     }
-    Scenario { noise, policy, ack, link_timeout_ms, sync_interval_ms, way_back, backlog_limit, steps: draw.steps }
+    Scenario {
+        noise,
+        policy,
+        ack,
+        link_timeout_ms,
+        sync_interval_ms,
+        topology,
+        way_back,
+        backlog_limit,
+        steps: draw.steps,
+    }
 }
+
+/// So that who mirrors whom is drawn apart from all else.
+const TOPOLOGY_NOISE: u64 = 0x746f_706f_6c6f_6779;
 
 struct Draw {
     random: Random,
+    pairs: &'static [Pair],
+    /// What is drawn is about this one.
+    pair: Pair,
     at: u64,
-    steps: Vec<(u64, Step)>,
+    steps: Vec<Timed>,
     lost: bool,
 }
 
 impl Draw {
     fn push(&mut self, step: Step) {
-        self.steps.push((self.at, step));
+        self.steps.push(Timed { at: self.at, of: self.pair.home, step });
     }
 
     /// Time goes on: mostly a little, so that steps meet; now and then long enough for timers.
@@ -69,15 +96,30 @@ impl Draw {
             _ => None,
         };
         let at = match self.random.below(30) {
-            0 => Some(Site::A),
-            1 => Some(Site::B),
+            0 => Some(self.home()),
+            1 => Some(self.mirror()),
             _ => None,
         };
         self.push(Step::Write { write, at, require });
     }
 
+    /// Another origin's turn, where there are some.
+    fn turn(&mut self) {
+        if self.pairs.len() > 1 {
+            self.pair = self.pairs[self.random.below(self.pairs.len() as u64) as usize];
+        }
+    }
+
+    fn home(&self) -> Site {
+        self.pair.home
+    }
+
+    fn mirror(&self) -> Site {
+        self.pair.mirror
+    }
+
     fn site(&mut self) -> Site {
-        self.random.weighted(&[(1, Site::A), (1, Site::B)])
+        self.random.weighted(&[(1, self.home()), (1, self.mirror())])
     }
 
     fn key(&mut self) -> u8 {
@@ -90,6 +132,13 @@ impl Draw {
     }
 
     fn work(&mut self) {
+        let pair = self.pair;
+        self.turn();
+        self.work_of_pair();
+        self.pair = pair;
+    }
+
+    fn work_of_pair(&mut self) {
         self.pause();
         let key = self.key();
         let upload = self.random.below(UPLOADS) as u8;
@@ -136,7 +185,11 @@ impl Draw {
 
     /// An episode: something breaks, life goes on, mostly it is mended.
     fn trouble(&mut self) {
+        self.turn();
         self.pause();
+        if self.pairs.len() > 1 && self.random.chance(12) {
+            return self.all_full();
+        }
         let site = self.site();
         match self.random.below(42) {
             0..4 => self.episode(Step::Crash(site), Some(Step::Restart(site))),
@@ -147,7 +200,7 @@ impl Draw {
 
             6..9 => self.episode(Step::Cut(site), Some(Step::Heal)),
             9..11 => {
-                self.push(Step::Cut(site.peer()));
+                self.push(Step::Cut(self.pair.other(site)));
                 self.episode(Step::Cut(site), Some(Step::Heal));
             }
             11..13 => self.push(Step::Reset),
@@ -159,12 +212,12 @@ impl Draw {
                 let ms = i64::from(self.random.between(0, 20_000) as u32) - 10_000;
                 self.push(Step::Clock(site, ms));
             }
-            18 => self.episode(Step::Order(Site::A, Order::Pause), Some(Step::Order(Site::A, Order::Resume))),
+            18 => self.episode(Step::Order(self.home(), Order::Pause), Some(Step::Order(self.home(), Order::Resume))),
             19 => {
-                self.push(Step::Crash(Site::A));
-                self.push(Step::Cut(Site::B));
-                self.push(Step::Restart(Site::A));
-                self.episode(Step::Order(Site::A, Order::Alone), Some(Step::Heal));
+                self.push(Step::Crash(self.home()));
+                self.push(Step::Cut(self.mirror()));
+                self.push(Step::Restart(self.home()));
+                self.episode(Step::Order(self.home(), Order::Alone), Some(Step::Heal));
             }
             20 => self.episode(Step::Order(site, Order::Shutdown), Some(Step::Crash(site))),
             21..23 => {
@@ -178,11 +231,11 @@ impl Draw {
             }
             23 => self.episode(Step::FailFlush(site), Some(Step::Restart(site))),
             24 | 26 => self.lagging_disk(),
-            27 if self.random.chance(50) => self.episode(Step::Renew(Site::B), None),
+            27 if self.random.chance(50) => self.episode(Step::Renew(self.mirror()), None),
             25 => {
-                self.push(Step::Crash(Site::A));
-                self.episode(Step::Crash(Site::B), Some(Step::Restart(Site::B)));
-                self.push(Step::Restart(Site::A));
+                self.push(Step::Crash(self.home()));
+                self.episode(Step::Crash(self.mirror()), Some(Step::Restart(self.mirror())));
+                self.push(Step::Restart(self.home()));
             }
             28..30 => self.baseline(),
             30 | 36 | 37 => {
@@ -196,31 +249,52 @@ impl Draw {
                 self.episode(Step::Rot(site), Some(Step::Restart(site)));
             }
             31 if self.random.chance(50) => {
-                self.push(Step::LoseEngine(Site::B));
-                self.push(Step::Restart(Site::B));
+                self.push(Step::LoseEngine(self.mirror()));
+                self.push(Step::Restart(self.mirror()));
                 let order = self.random.weighted(&[(3, Order::Rebuild), (1, Order::RebuildLossy)]);
-                self.episode(Step::Order(Site::B, order), None);
+                self.episode(Step::Order(self.mirror(), order), None);
             }
             32..36 => self.failback(),
             _ => self.failover(),
         }
     }
 
+    /// Every source writes more than its partition holds, and engines are slow to take it.
+    fn all_full(&mut self) {
+        let pair = self.pair;
+        for each in self.pairs {
+            self.push(Step::SlowDisk(each.home));
+        }
+        for _ in 0..self.random.between(2, 5) {
+            for each in self.pairs {
+                self.pair = *each;
+                let (key, chunks) = (self.key(), self.random.between(12, 20) as u8);
+                self.write(Write::Put { key, chunks });
+                self.at += self.random.below(3);
+            }
+        }
+        self.pair = pair;
+        self.at += self.random.between(100, 3_000);
+        for each in self.pairs {
+            self.push(Step::FastDisk(each.home));
+        }
+    }
+
     /// The source's disk is slower than the link: the mirror has records that the source has lost when it comes back, and
     /// then the power fails once more.
     fn lagging_disk(&mut self) {
-        self.push(Step::SlowDisk(Site::A));
+        self.push(Step::SlowDisk(self.home()));
         for _ in 0..self.random.between(2, 5) {
             self.at += self.random.below(8);
             let (key, chunks) = (self.key(), self.random.below(3) as u8);
             self.write(Write::Put { key, chunks });
         }
         self.at += self.random.between(5, 40);
-        self.push(Step::Crash(Site::A));
-        self.push(Step::Restart(Site::A));
+        self.push(Step::Crash(self.home()));
+        self.push(Step::Restart(self.home()));
         if self.random.chance(60) {
             let effects = self.random.between(3, 12) as u32;
-            self.push(Step::CrashAfter(Site::A, effects));
+            self.push(Step::CrashAfter(self.home(), effects));
         } else {
             // Clients who read what they change come while the source gets its records back.
             for _ in 0..self.random.between(2, 6) {
@@ -229,22 +303,22 @@ impl Draw {
                 self.write(Write::PutIf { key, chunks });
             }
         }
-        self.push(Step::FastDisk(Site::A));
+        self.push(Step::FastDisk(self.home()));
     }
 
     /// The mirror begins anew, or is away for long; what it gets then is interrupted at either end, or not.
     fn baseline(&mut self) {
         if self.random.chance(60) {
-            self.push(Step::Order(Site::A, Order::Sync));
+            self.push(Step::Order(self.home(), Order::Sync));
             self.at += self.random.between(50, 400);
-            self.push(Step::Renew(Site::B));
+            self.push(Step::Renew(self.mirror()));
         } else {
-            self.push(Step::Crash(Site::B));
+            self.push(Step::Crash(self.mirror()));
             for _ in 0..self.random.between(4, 12) {
                 self.work();
             }
             self.at += self.random.between(400, 1_500);
-            self.push(Step::Restart(Site::B));
+            self.push(Step::Restart(self.mirror()));
         }
         for _ in 0..self.random.below(4) {
             self.at += self.random.between(5, 250);
@@ -256,8 +330,8 @@ impl Draw {
                     let effects = self.random.below(60) as u32;
                     self.push(Step::CrashAfter(site, effects));
                 }
-                3 => self.push(Step::Order(Site::B, Order::PromoteLossy)),
-                4 => self.episode(Step::Full(Site::B), Some(Step::Space(Site::B))),
+                3 => self.push(Step::Order(self.mirror(), Order::PromoteLossy)),
+                4 => self.episode(Step::Full(self.mirror()), Some(Step::Space(self.mirror()))),
                 _ => self.work(),
             }
         }
@@ -286,13 +360,13 @@ impl Draw {
     /// Everything is mended, and the origin goes back, or is asked to, where it is now; somebody may fail on the way.
     fn failback(&mut self) {
         self.push(Step::Heal);
-        self.push(Step::Restart(Site::A));
-        self.push(Step::Restart(Site::B));
+        self.push(Step::Restart(self.home()));
+        self.push(Step::Restart(self.mirror()));
         self.at += self.random.between(200, 3_000);
         if self.random.chance(10) {
-            self.push(Step::Order(Site::B, Order::FailbackDry));
+            self.push(Step::Order(self.mirror(), Order::FailbackDry));
         }
-        let site = self.random.weighted(&[(4, Site::B), (1, Site::A)]);
+        let site = self.random.weighted(&[(4, self.mirror()), (1, self.home())]);
         if self.random.chance(40) {
             let (failing, effects) = (self.site(), self.random.below(25) as u32);
             self.push(Step::CrashAfter(failing, effects));
@@ -301,7 +375,7 @@ impl Draw {
         if self.random.chance(30) {
             // The other one goes before it has taken the offer, and the operator does not wait for it.
             self.at += self.random.between(1, 12);
-            self.push(Step::Crash(site.peer()));
+            self.push(Step::Crash(self.pair.other(site)));
             self.at += self.random.between(20, 200);
             self.push(Step::Order(site, Order::PromoteLossy));
         }
@@ -311,7 +385,7 @@ impl Draw {
         match self.random.below(8) {
             0 => self.push(Step::Cut(site)),
             1 => self.push(Step::Crash(site)),
-            2 => self.push(Step::Crash(site.peer())),
+            2 => self.push(Step::Crash(self.pair.other(site))),
             3 => self.push(Step::Reset),
             _ => {}
         }
@@ -323,20 +397,20 @@ impl Draw {
         }
         if self.random.chance(80) {
             self.push(Step::Heal);
-            self.push(Step::Restart(Site::A));
-            self.push(Step::Restart(Site::B));
+            self.push(Step::Restart(self.home()));
+            self.push(Step::Restart(self.mirror()));
         }
     }
 
     /// Site A goes down, is cut off, burns down or is well, and B is promoted.
     fn failover(&mut self) {
         match self.random.below(5) {
-            0 => self.push(Step::Crash(Site::A)),
-            1 => self.push(Step::Cut(Site::A)),
-            2 => self.push(Step::Cut(Site::B)),
+            0 => self.push(Step::Crash(self.home())),
+            1 => self.push(Step::Cut(self.home())),
+            2 => self.push(Step::Cut(self.mirror())),
             3 if !self.lost => {
                 self.lost = true;
-                self.push(Step::Lose(Site::A));
+                self.push(Step::Lose(self.home()));
             }
             _ => {}
         }
@@ -345,16 +419,16 @@ impl Draw {
         }
         if self.random.chance(30) {
             let effects = self.random.below(12) as u32;
-            self.push(Step::CrashAfter(Site::B, effects));
+            self.push(Step::CrashAfter(self.mirror(), effects));
         }
         let order = self.random.weighted(&[(2, Order::Promote), (1, Order::PromoteLossy)]);
-        self.push(Step::Order(Site::B, order));
+        self.push(Step::Order(self.mirror(), order));
         for _ in 0..self.random.below(10) {
             self.work();
         }
         if self.random.chance(80) {
             self.push(Step::Heal);
-            self.push(Step::Restart(Site::A));
+            self.push(Step::Restart(self.home()));
         }
     }
 }

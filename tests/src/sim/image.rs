@@ -62,7 +62,7 @@ impl References {
         for (body, extent) in bodies(&view)? {
             for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
                 let chunk = view.chunk(body, index);
-                if chunk.as_ref().ok() != model.chunk(body, index) {
+                if chunk.as_ref().ok() != model.chunk(origin, body, index) {
                     let (at, error) = (body.seq, chunk.err().map(|e| e.to_string()).unwrap_or_default());
                     return broken(
                         1,

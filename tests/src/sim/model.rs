@@ -17,6 +17,7 @@ use lockstep_storage::superblock::{OriginEntry, StoredRole, Superblock};
 
 pub use self::log::LogTruth;
 use super::scenario::{Scenario, Site};
+use super::topology::{Pair, SITES};
 
 /// A rule that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,27 +51,60 @@ struct Store {
     written: Option<Superblock>,
 }
 
+/// What is true of an origin with a mirror, beyond its two logs.
+#[derive(Debug)]
+struct Mirrored {
+    pair: Pair,
+    /// The site has stored that it writes the origin no more, and not that it took it again.
+    given_up: [Option<Epoch>; SITES],
+    /// The last record that was answered or shown as durable at both sites.
+    at_both: Position,
+    /// The last record that was answered as received at a site, whose process has not died since.
+    received: [Position; SITES],
+    /// Who takes the origin's writes, or took it over last, and the highest epoch under which it did.
+    holder: (Site, Epoch),
+}
+
+impl Mirrored {
+    fn new(pair: Pair) -> Self {
+        Self {
+            pair,
+            given_up: [None; SITES],
+            at_both: Position::default(),
+            received: Default::default(),
+            holder: (pair.home, Epoch::default()),
+        }
+    }
+
+    /// The site's superblock is durable, and this is what it says.
+    fn stored(&mut self, site: Site, entry: &OriginEntry) {
+        let given_up = &mut self.given_up[site.index()];
+        match entry.role {
+            StoredRole::Fenced | StoredRole::HandingOver => *given_up = Some(entry.epoch()),
+            StoredRole::Destination => *given_up = None,
+            // Whoever takes an origin begins with the next multiple of 2^32.
+            StoredRole::Source => {
+                let promotions = |epoch: Epoch| epoch.counter >> 32;
+                let _taken = given_up.take_if(|given_up| promotions(entry.epoch()) > promotions(*given_up));
+            }
+        }
+    }
+}
+
 /// The truth.
 pub struct Model {
     policy: Policy,
     ack: AckLevel,
     backlog_limit: u64,
     records: HashMap<u64, Record>,
-    chunks: HashMap<(BodyId, u32), Bytes>,
+    chunks: HashMap<(Origin, BodyId, u32), Bytes>,
     logs: Vec<LogTruth>,
-    stores: [Store; 2],
-    /// The site has stored that it writes site A's origin no more, and not that it took it again.
-    given_up: [Option<Epoch>; 2],
-    /// The last record that was answered or shown as durable at both sites, by origin.
-    mirrored: HashMap<Origin, Position>,
-    /// The last record that was answered as received at a site, whose process has not died since.
-    received: [Position; 2],
+    stores: [Store; SITES],
+    mirrored: Vec<Mirrored>,
     writers: HashMap<(Origin, Epoch), Site>,
-    /// Who takes the writes of site A's origin, or took it over last, and the highest epoch under which it did.
-    holder: (Site, Epoch),
-    /// Site B knows the way back.
+    /// Mirrors know the way back.
     way_back: bool,
-    /// Records that a proved verdict promised to be all.
+    /// Sites that are gone for good.
     pub lost: HashSet<Site>,
     /// Bytes and answers, for a summary.
     pub answers: u64,
@@ -88,15 +122,35 @@ impl Model {
             chunks: HashMap::new(),
             logs: Vec::new(),
             stores: Default::default(),
-            given_up: [None; 2],
-            mirrored: HashMap::new(),
-            received: Default::default(),
+            mirrored: scenario.topology.pairs().iter().copied().map(Mirrored::new).collect(),
             writers: HashMap::new(),
-            holder: (Site::A, Epoch::default()),
             way_back: scenario.way_back,
             lost: HashSet::new(),
             answers: 0,
         }
+    }
+
+    fn mirrored(&self, origin: &Origin) -> Option<&Mirrored> {
+        self.mirrored.iter().find(|mirrored| mirrored.pair.origin() == *origin)
+    }
+
+    fn mirrored_mut(&mut self, origin: &Origin) -> Option<&mut Mirrored> {
+        self.mirrored.iter_mut().find(|mirrored| mirrored.pair.origin() == *origin)
+    }
+
+    /// The other site that has the origin, where this one is of its pair.
+    fn peer(&self, site: Site, origin: &Origin) -> Option<Site> {
+        let pair = self.mirrored(origin)?.pair;
+        pair.has(site).then(|| pair.other(site))
+    }
+
+    /// The origin's log at the other site.
+    fn peer_log(&self, site: Site, origin: &Origin) -> Option<&LogTruth> {
+        self.log(self.peer(site, origin)?, origin)
+    }
+
+    fn peer_is_lost(&self, site: Site, origin: &Origin) -> bool {
+        self.peer(site, origin).is_some_and(|peer| self.lost.contains(&peer))
     }
 
     /// A log of a site, where it has one.
@@ -116,8 +170,8 @@ impl Model {
 
     /// The bytes of a chunk, where one was ever placed.
     #[must_use]
-    pub fn chunk(&self, body: BodyId, index: u32) -> Option<&Bytes> {
-        self.chunks.get(&(body, index))
+    pub fn chunk(&self, origin: &Origin, body: BodyId, index: u32) -> Option<&Bytes> {
+        self.chunks.get(&(origin.clone(), body, index))
     }
 
     /// The durable superblock's entry of an origin.
@@ -126,28 +180,39 @@ impl Model {
         self.stores[site.index()].durable.as_ref()?.origin(origin)
     }
 
-    /// Who takes the origin's writes, or took it over last.
+    /// Who takes a pair's writes, or took it over last.
     #[must_use]
-    pub fn holder(&self) -> Site {
-        self.holder.0
+    pub fn holder(&self, pair: Pair) -> Site {
+        self.mirrored(&pair.origin()).map_or(pair.home, |mirrored| mirrored.holder.0)
     }
 
-    /// Does this site write site A's origin without a mirror to come?
+    /// Does this site take an origin's writes, or did it take one over last, which has a mirror?
+    #[must_use]
+    pub fn holds_any(&self, site: Site) -> bool {
+        self.mirrored.iter().any(|mirrored| mirrored.holder.0 == site)
+    }
+
+    /// Does this site write the origin of another one without a mirror to come?
     #[must_use]
     pub fn has_no_stream(&self, site: Site, origin: &Origin) -> bool {
-        let took_writes = self.holder.0 == site || self.log(site, origin).is_some_and(|log| log.was_source);
-        *origin == Site::A.origin() && site == Site::B && took_writes && !self.way_back
+        let Some(mirrored) = self.mirrored(origin) else { return false };
+        let took_writes = mirrored.holder.0 == site || self.log(site, origin).is_some_and(|log| log.was_source);
+        site == mirrored.pair.mirror && took_writes && !self.way_back
     }
 
     /// A site says that it takes the origin's writes: true where it took them over from the other one.
-    pub fn takes(&mut self, site: Site, epoch: Epoch) -> bool {
-        if let Some(log) = self.log_mut(site, &Site::A.origin()) {
+    pub fn takes(&mut self, site: Site, origin: &Origin, epoch: Epoch) -> bool {
+        if let Some(log) = self.log_mut(site, origin) {
             log.was_source = true;
         }
+        let Some(index) = self.mirrored.iter().position(|mirrored| mirrored.pair.origin() == *origin) else {
+            return false;
+        };
+        let (before, above) = self.mirrored[index].holder;
         // One that was taken back above the epoch of an old offer counts only as long as its site is there.
-        let taken = site != self.holder.0 && (epoch > self.holder.1 || self.lost.contains(&self.holder.0));
-        if taken || site == self.holder.0 {
-            self.holder = (site, epoch.max(self.holder.1));
+        let taken = site != before && (epoch > above || self.lost.contains(&before));
+        if taken || site == before {
+            self.mirrored[index].holder = (site, epoch.max(above));
         }
         taken
     }
@@ -266,7 +331,7 @@ impl Model {
             self.keeps_mirrored(site, origin, "begins a new epoch")?;
         }
         if let Ok(Mutation::Data(data)) = record.mutation() {
-            self.chunks.insert((record.body_of(&data), data.index), record.payload.clone());
+            self.chunks.insert((origin.clone(), record.body_of(&data), data.index), record.payload.clone());
         }
         self.records.insert(at.checksum, record.clone());
         Ok(())
@@ -276,8 +341,10 @@ impl Model {
     pub fn renewed(&mut self, site: Site) {
         self.logs.iter_mut().filter(|log| log.site == site).for_each(LogTruth::renew);
         self.stores[site.index()] = Store::default();
-        self.given_up[site.index()] = None;
-        self.mirrored.clear();
+        for mirrored in self.mirrored.iter_mut().filter(|mirrored| mirrored.pair.has(site)) {
+            mirrored.given_up[site.index()] = None;
+            mirrored.at_both = Position::default();
+        }
     }
 
     /// The device has taken a write.
@@ -298,16 +365,9 @@ impl Model {
         }
         let store = &mut self.stores[site.index()];
         if let Some(superblock) = store.written.take() {
-            if let Some(entry) = superblock.origin(&Site::A.origin()) {
-                match entry.role {
-                    StoredRole::Fenced | StoredRole::HandingOver => self.given_up[site.index()] = Some(entry.epoch()),
-                    StoredRole::Destination => self.given_up[site.index()] = None,
-                    // Whoever takes an origin begins with the next multiple of 2^32.
-                    StoredRole::Source => {
-                        let promotions = |epoch: Epoch| epoch.counter >> 32;
-                        let taken = |given_up: &mut Epoch| promotions(entry.epoch()) > promotions(*given_up);
-                        let _taken = self.given_up[site.index()].take_if(taken);
-                    }
+            for mirrored in self.mirrored.iter_mut().filter(|mirrored| mirrored.pair.has(site)) {
+                if let Some(entry) = superblock.origin(&mirrored.pair.origin()) {
+                    mirrored.stored(site, entry);
                 }
             }
             store.durable = Some(superblock);

@@ -1,4 +1,4 @@
-//! A scenario: everything that happens to the two sites from outside, as a list of steps with their times. A seed makes
+//! A scenario: everything that happens to the sites from outside, as a list of steps with their times. A seed makes
 //! one; a failing one is printed as text and can be pasted as a named test. What happens inside (latencies, what a crash
 //! leaves) is drawn from its `noise`, so a scenario decides a run as a seed does.
 
@@ -6,46 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::Origin;
 
-/// A site. `A` is the origin's own node, `B` holds its mirror.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Site {
-    /// The origin's node.
-    A,
-    /// Its destination.
-    B,
-}
-
-impl Site {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::A, Self::B];
-
-    /// 0 or 1.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The origin of its clients' writes.
-    #[must_use]
-    pub fn origin(self) -> Origin {
-        let name = match self {
-            Self::A => "a",
-            Self::B => "b",
-        };
-        Origin::new(name).unwrap_or_else(|_| unreachable!("a name"))
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn peer(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-}
+pub use super::topology::Site;
+use super::topology::{Pair, Topology};
 
 /// What an operator orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +96,7 @@ pub enum Step {
     Renew(Site),
     /// The power fails, and a durable record in the middle of the log is damaged.
     Rot(Site),
-    /// The power fails, and the engine of site A's origin is gone.
+    /// The power fails, and the engine of the origin is gone.
     LoseEngine(Site),
     /// Nothing that this site sends arrives.
     Cut(Site),
@@ -157,6 +120,17 @@ pub enum Step {
     Order(Site, Order),
 }
 
+/// A step, when it comes and whom it concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// In milliseconds from the start.
+    pub at: u64,
+    /// The home of the origin that it is about, where it is about one.
+    pub of: Site,
+    /// What happens.
+    pub step: Step,
+}
+
 /// A whole scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scenario {
@@ -170,12 +144,22 @@ pub struct Scenario {
     pub link_timeout_ms: u64,
     /// Time between consistency points, in milliseconds.
     pub sync_interval_ms: u64,
-    /// Site B knows the way back: once it is promoted, its writes go to site A.
+    /// Who mirrors whom.
+    pub topology: Topology,
+    /// Mirrors know the way back: once one is promoted, its writes go to the origin's home.
     pub way_back: bool,
     /// Most bytes that wait for a destination that is away.
     pub backlog_limit: u64,
-    /// What happens, and when in milliseconds from the start.
-    pub steps: Vec<(u64, Step)>,
+    /// What happens.
+    pub steps: Vec<Timed>,
+}
+
+impl Scenario {
+    /// The origin that a step is about.
+    #[must_use]
+    pub fn pair(&self, of: Site) -> Pair {
+        self.topology.pair_of(of).unwrap_or(self.topology.pairs()[0])
+    }
 }
 
 /// A backlog that no scenario fills.
@@ -184,7 +168,13 @@ pub const BACKLOG_LIMIT: u64 = 1 << 30;
 const POLICIES: [(&str, Policy); 3] = [("strict", Policy::Strict), ("sync", Policy::Sync), ("async", Policy::Async)];
 const LEVELS: [(&str, AckLevel); 3] =
     [("received", AckLevel::Received), ("durable", AckLevel::Durable), ("applied", AckLevel::Applied)];
-const SITES: [(&str, Site); 2] = [("a", Site::A), ("b", Site::B)];
+const SITES: [(&str, Site); 3] = [("a", Site::A), ("b", Site::B), ("c", Site::C)];
+const TOPOLOGIES: [(&str, Topology); 4] = [
+    ("one-way", Topology::OneWay),
+    ("both-ways", Topology::BothWays),
+    ("fan-in", Topology::FanIn),
+    ("ring", Topology::Ring),
+];
 const ORDERS: [(&str, Order); 12] = [
     ("sync", Order::Sync),
     ("pause", Order::Pause),
@@ -213,11 +203,21 @@ impl fmt::Display for Scenario {
         if self.backlog_limit != BACKLOG_LIMIT {
             write!(f, " backlog {}", self.backlog_limit)?;
         }
+        if self.topology != Topology::OneWay {
+            write!(f, " sites {}", word(&TOPOLOGIES, self.topology))?;
+        }
         writeln!(f)?;
-        for (at, step) in &self.steps {
-            writeln!(f, "{at:>6} {step}")?;
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Timed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>6} {}", self.at, self.step)?;
+        if self.of == Site::A { Ok(()) } else { write!(f, " of {}", word(&SITES, self.of)) }
     }
 }
 
@@ -325,6 +325,7 @@ impl FromStr for Scenario {
             ack: head.field("ack", |w| w.of(&LEVELS))?,
             link_timeout_ms: head.field("timeout", Words::number)?,
             sync_interval_ms: head.field("interval", Words::number)?,
+            topology: Topology::OneWay,
             way_back: false,
             backlog_limit: BACKLOG_LIMIT,
             steps: Vec::new(),
@@ -333,13 +334,19 @@ impl FromStr for Scenario {
             match word {
                 "way-back" => scenario.way_back = true,
                 "backlog" => scenario.backlog_limit = head.number()?,
+                "sites" => scenario.topology = head.of(&TOPOLOGIES)?,
                 other => return Err(format!("'{other}' in '{}' is not known", head.line)),
             }
         }
         for line in lines {
-            let mut words = Words::new(line);
+            let (what, of) = line.rsplit_once(" of ").map_or((line, Ok(Site::A)), |(what, of)| {
+                let pair = Words::new(of).of(&SITES).map(|home| scenario.topology.pair_of(home));
+                let home = pair.and_then(|pair| pair.ok_or_else(|| format!("'{of}' in '{line}' has no mirror")));
+                (what, home.map(|pair| pair.home))
+            });
+            let mut words = Words::new(what);
             let at = words.number()?;
-            scenario.steps.push((at, step(&mut words)?));
+            scenario.steps.push(Timed { at, of: of?, step: step(&mut words)? });
         }
         Ok(scenario)
     }

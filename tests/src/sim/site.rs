@@ -61,6 +61,23 @@ pub struct Worker {
     pub flushing: Option<Progress>,
     /// The core was told that the device is full.
     pub told_full: bool,
+    /// What the world keeps an eye on.
+    pub watch: Watch,
+}
+
+/// What the world has seen of an origin in a process.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// What its mirror has acknowledged, as far as it has arrived here.
+    pub arrived: Arrived,
+    /// Its status after the last event, where this process is its source.
+    pub status: Option<OriginStatus>,
+    /// The process has asked the mirror for records that it lost.
+    pub adopting: bool,
+    /// The moment that its baseline is said to be of, where it is not the one that is frozen.
+    pub frozen_claim: Option<Position>,
+    /// It answers alone and has refused readers since then.
+    pub refuses_since: Option<u64>,
 }
 
 impl Worker {
@@ -76,7 +93,15 @@ impl Worker {
         });
         let generations = Box::new(generations);
         let engine = lockstep_mirror::worker::Worker::new(origin.clone(), image, limits(), set_aside, generations);
-        Self { origin, engine, queue: VecDeque::new(), busy: false, flushing: None, told_full: false }
+        Self {
+            origin,
+            engine,
+            queue: VecDeque::new(),
+            busy: false,
+            flushing: None,
+            told_full: false,
+            watch: Watch::default(),
+        }
     }
 }
 
@@ -124,16 +149,6 @@ pub struct Process {
     pub inbox: VecDeque<Event>,
     /// So many effects more, and the power fails.
     pub effects_left: Option<u32>,
-    /// What its mirror has acknowledged, as far as it has arrived here.
-    pub arrived: Arrived,
-    /// The status of its own origin after the last event.
-    pub watched: Option<OriginStatus>,
-    /// It has asked its mirror for records that it lost.
-    pub adopting: bool,
-    /// The moment that its baseline is said to be of, where it is not the one that is frozen.
-    pub frozen_claim: Option<Position>,
-    /// It answers alone and has refused readers since then.
-    pub refuses_since: Option<u64>,
     /// Connections that were accepted.
     pub accepted: u64,
 }
@@ -177,12 +192,6 @@ pub struct SiteState {
     pub cut: bool,
 }
 
-/// The origins by their sites' names.
-#[must_use]
-pub fn origin_of(site: Site) -> Origin {
-    site.origin()
-}
-
 /// The records of a first start, as the gateway has them: a user and a key.
 fn bootstrap(name: &str) -> Vec<Draft> {
     let user = PutUser { name: name.into(), user: User::default() };
@@ -210,8 +219,8 @@ fn limits() -> Limits {
 
 fn plan(site: Site, scenario: &Scenario) -> NodePlan {
     let nvram_len = segment_len_min(RECORD_LEN_MAX) * u64::from(SEGMENTS_DEFAULT);
-    let stream = StreamPlan {
-        destination: origin_of(site.peer()),
+    let stream = |to: Site| StreamPlan {
+        destination: to.origin(),
         url: String::new(),
         policy: scenario.policy,
         ack: scenario.ack,
@@ -220,13 +229,13 @@ fn plan(site: Site, scenario: &Scenario) -> NodePlan {
         backlog_limit: scenario.backlog_limit,
         baseline_rate: BASELINE_RATE,
     };
-    let here = |wanted: bool| wanted.then(|| stream.clone());
-    let own = OriginPlan { origin: origin_of(site), nvram_len, stream: here(site == Site::A) };
-    let mut origins = vec![own];
-    if site == Site::B {
-        origins.push(OriginPlan { origin: origin_of(Site::A), nvram_len, stream: here(scenario.way_back) });
+    let away = scenario.topology.pair_of(site).map(|pair| stream(pair.mirror));
+    let mut origins = vec![OriginPlan { origin: site.origin(), nvram_len, stream: away }];
+    for pair in scenario.topology.pairs().iter().filter(|pair| pair.mirror == site) {
+        let back = scenario.way_back.then(|| stream(pair.home));
+        origins.push(OriginPlan { origin: pair.origin(), nvram_len, stream: back });
     }
-    let node = origin_of(site);
+    let node = site.origin();
     NodePlan { bootstrap: bootstrap(node.as_str()), node, origins, limits: limits() }
 }
 

@@ -1,4 +1,4 @@
-//! The world of a run: virtual time, everything that will happen, two sites and the links between them. It carries the
+//! The world of a run: virtual time, everything that will happen, the sites and the links between them. It carries the
 //! cores' effects out with delays and faults of the noise's choosing, and holds each of them against the model.
 
 mod decay;
@@ -26,8 +26,9 @@ use super::mistake::Mistake;
 use super::model::{Checked, Model, broken};
 use super::net::Link;
 use super::random::Random;
-use super::scenario::{Order, Scenario, Site, Step};
-use super::site::{SiteState, origin_of};
+use super::scenario::{Order, Scenario, Site, Timed};
+use super::site::{SiteState, Watch, Worker};
+use super::topology::{Pair, SITES, Topology};
 use super::trace::Trace;
 
 /// What will happen.
@@ -93,9 +94,10 @@ pub struct World {
     pub(super) now: u64,
     tie: u64,
     heap: BinaryHeap<Reverse<Due>>,
-    steps: Vec<(u64, Step)>,
+    topology: Topology,
+    steps: Vec<Timed>,
     pub(super) noise: Random,
-    pub(super) sites: [SiteState; 2],
+    pub(super) sites: [SiteState; SITES],
     links: Vec<Link>,
     /// Attempts to connect that their core has closed.
     given_up: Vec<(Site, u32, Origin, Connection)>,
@@ -108,10 +110,12 @@ pub struct World {
     pub seen: Coverage,
     /// The mistake that is made on purpose, to see it found.
     pub(super) mistake: Option<Mistake>,
-    orders: Vec<(Ticket, Site, Order)>,
-    /// The last answer to an order, by site.
+    orders: Vec<(Ticket, Site, Pair, Order)>,
+    /// The answers to orders.
     replies: Vec<(Order, Site, Result<Report, String>)>,
     spare: Vec<Effect>,
+    /// When the writers of each pair last had to wait for a segment.
+    waited: [Option<u64>; SITES],
     link_timeout_ms: u64,
     calm: bool,
 }
@@ -129,6 +133,7 @@ impl World {
             now: 0,
             tie: 0,
             heap: BinaryHeap::new(),
+            topology: scenario.topology,
             steps: scenario.steps.clone(),
             noise: Random::new(scenario.noise),
             sites: Site::ALL.map(|site| SiteState::new(site, scenario)),
@@ -143,6 +148,7 @@ impl World {
             orders: Vec::new(),
             replies: Vec::new(),
             spare: Vec::new(),
+            waited: [None; SITES],
             link_timeout_ms: scenario.link_timeout_ms,
             calm: false,
         }
@@ -154,13 +160,13 @@ impl World {
     /// The first rule that does not hold.
     pub fn run(&mut self) -> Checked {
         for index in 0..self.steps.len() {
-            let at = self.steps[index].0;
+            let at = self.steps[index].at;
             self.schedule_at(at, Happening::Step(index));
         }
-        for site in [Site::B, Site::A] {
-            self.start(site)?;
+        for site in self.topology.sites().iter().rev() {
+            self.start(*site)?;
         }
-        let end = self.steps.last().map_or(0, |(at, _)| *at) + 200;
+        let end = self.steps.last().map_or(0, |step| step.at) + 200;
         self.run_until(end)?;
         self.settle()
     }
@@ -190,7 +196,7 @@ impl World {
 
     fn happen(&mut self, what: Happening) -> Checked {
         match what {
-            Happening::Step(index) => self.step(self.steps[index].1),
+            Happening::Step(index) => self.step(self.steps[index]),
             Happening::Idle(site, boot) if self.lives(site, boot) => {
                 if !self.calm && self.noise.chance(5) {
                     // Much has come, and more does.
@@ -220,6 +226,26 @@ impl World {
             Happening::PowerBack(site) => self.start(site),
             _ => Ok(()),
         }
+    }
+
+    /// The pair of a site's origin; the first, where it has no mirror.
+    pub(super) fn pair(&self, home: Site) -> Pair {
+        self.topology.pair_of(home).unwrap_or(self.topology.pairs()[0])
+    }
+
+    /// The pair of an origin, where it has a mirror.
+    pub(super) fn pair_of(&self, origin: &Origin) -> Option<Pair> {
+        self.topology.pairs().iter().copied().find(|pair| pair.origin() == *origin)
+    }
+
+    /// An origin's worker in the process of a site.
+    pub(super) fn worker(&mut self, site: Site, origin: &Origin) -> Option<&mut Worker> {
+        self.sites[site.index()].process.as_mut()?.worker(origin)
+    }
+
+    /// What is kept an eye on of an origin in the process of a site.
+    pub(super) fn watched(&mut self, site: Site, origin: &Origin) -> Option<&mut Watch> {
+        self.worker(site, origin).map(|worker| &mut worker.watch)
     }
 
     /// Is this the process that runs at the site?
@@ -315,7 +341,7 @@ impl World {
                     ),
                 );
             }
-            if source && log.origin == origin_of(Site::A) {
+            if source && self.pair_of(&log.origin).is_some() {
                 self.watch(site, &log, idle)?;
             }
         }
@@ -363,9 +389,9 @@ impl World {
     fn published(&mut self, site: Site, state: &OriginState) -> Checked {
         let OriginState { origin, role, .. } = state;
         let role = *role;
-        if *origin == origin_of(Site::A) {
+        if let Some(pair) = self.pair_of(origin) {
             match role {
-                Role::Source => self.takes_over(site, origin)?,
+                Role::Source => self.takes_over(site, pair)?,
                 Role::Destination => self.model.follows(site, origin),
                 Role::Fenced => {}
             }
@@ -375,16 +401,17 @@ impl World {
     }
 
     /// A site says that it takes the origin's writes.
-    fn takes_over(&mut self, site: Site, origin: &Origin) -> Checked {
+    fn takes_over(&mut self, site: Site, pair: Pair) -> Checked {
+        let origin = &pair.origin();
         let stored = self.model.stored(site, origin);
         let Some(entry) = stored.filter(|entry| entry.role == StoredRole::Source) else {
             return broken(2, format!("{site:?} serves {origin} before its fence is durable"));
         };
         let epoch = entry.epoch();
-        if !self.model.takes(site, epoch) {
+        if !self.model.takes(site, origin, epoch) {
             return Ok(());
         }
-        if site == Site::A {
+        if site == pair.home {
             self.seen.note(Seen::TakenBack);
         }
         self.model.keeps_mirrored(site, origin, "takes it over")?;
@@ -397,13 +424,13 @@ impl World {
         let Some(index) = self.orders.iter().position(|(t, ..)| *t == ticket) else {
             return broken(7, format!("{site:?} answers an order that nobody gave, or answers it twice"));
         };
-        let (_, _, order) = self.orders.swap_remove(index);
+        let (_, _, pair, order) = self.orders.swap_remove(index);
         if let Ok(report) = &result
             && report.verdict == Some(PROVED)
         {
             match order {
-                Order::Promote | Order::PromoteLossy => self.model.keeps_answered(site, &origin_of(Site::A))?,
-                Order::Failback => self.model.keeps_answered(site.peer(), &origin_of(Site::A))?,
+                Order::Promote | Order::PromoteLossy => self.model.keeps_answered(site, &pair.origin())?,
+                Order::Failback => self.model.keeps_answered(pair.other(site), &pair.origin())?,
                 _ => {}
             }
         }
@@ -414,8 +441,7 @@ impl World {
 
     /// Rule 4, in full, at a moment that matters.
     pub(super) fn check_image(&mut self, site: Site, origin: &Origin) -> Checked {
-        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
-        let Some(worker) = process.worker(origin) else { return Ok(()) };
+        let Some(worker) = self.worker(site, origin) else { return Ok(()) };
         let image = worker.engine.image().clone();
         self.references.check(site, origin, &image, &self.model)
     }

@@ -2,7 +2,7 @@
 
 use lockstep_mirror::client::{Answered, Receipt, Refusal, Role};
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::{BodyId, Seq};
+use lockstep_storage::id::{BodyId, Origin, Seq};
 use lockstep_storage::image::View;
 
 use super::{Stage, bucket_name, bucket_of, key_name};
@@ -10,7 +10,7 @@ use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, broken};
 use crate::sim::scenario::{Site, Write};
-use crate::sim::site::origin_of;
+use crate::sim::topology::Pair;
 use crate::sim::world::World;
 
 /// Longest time that a source without a mirror may take to apply what a start has found, in milliseconds: engines are slow.
@@ -20,16 +20,18 @@ const LONG_CHUNKS: u8 = 14;
 
 impl World {
     /// Rule 1: whoever says that the mirror has a record has heard so from it, on the connection that stood.
-    pub(super) fn claimed(&self, site: Site, receipt: &Receipt) -> Checked {
+    pub(super) fn claimed(&mut self, site: Site, pair: Pair, receipt: &Receipt) -> Checked {
         let Answered::Mirrored(level) = receipt.ack else { return Ok(()) };
-        let Some(process) = &self.sites[site.index()].process else { return Ok(()) };
+        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+        let waking = process.waking;
+        let arrived = process.worker(&pair.origin()).map(|worker| worker.watch.arrived).unwrap_or_default();
         let heard = match level {
-            AckLevel::Received => process.arrived.received,
-            AckLevel::Durable => process.arrived.persisted,
-            AckLevel::Applied => process.arrived.applied,
+            AckLevel::Received => arrived.received,
+            AckLevel::Durable => arrived.persisted,
+            AckLevel::Applied => arrived.applied,
         };
         // Of what waited in a paused process's inbox the last is counted already, and the first is answered for now.
-        if receipt.seq <= heard || process.waking {
+        if receipt.seq <= heard || waking {
             return Ok(());
         }
         broken(1, format!("{site:?} answers {level:?} for record {}, its mirror has acknowledged {heard}", receipt.seq))
@@ -39,7 +41,7 @@ impl World {
     pub(super) fn cover_answer(&mut self, site: Site, flight: u64, result: &Result<Receipt, Refusal>) {
         let Some(flight) = self.clients.flights.get(&flight) else { return };
         let seen = match result {
-            Ok(Receipt { ack: Answered::Local, .. }) if site == Site::B => Seen::AnsweredByPromoted,
+            Ok(Receipt { ack: Answered::Local, .. }) if site == flight.pair.mirror => Seen::AnsweredByPromoted,
             Ok(Receipt { ack: Answered::Local, .. }) => Seen::AnsweredLocal,
             Ok(Receipt { ack: Answered::Mirrored(AckLevel::Received), .. }) => Seen::AnsweredReceived,
             Ok(Receipt { ack: Answered::Mirrored(AckLevel::Applied), .. }) => Seen::AnsweredApplied,
@@ -74,9 +76,8 @@ impl World {
 
     /// Rules 1 and 6: a source that takes readers shows everything that it ever showed or answered for, a mirror what it
     /// had at the consistency point that it names.
-    fn is_not_older(&self, site: Site, view: &View, point: Option<Seq>) -> Checked {
-        let origin = origin_of(Site::A);
-        let (Some(log), Ok(progress)) = (self.model.log(site, &origin), view.progress()) else { return Ok(()) };
+    fn is_not_older(&self, site: Site, origin: &Origin, view: &View, point: Option<Seq>) -> Checked {
+        let (Some(log), Ok(progress)) = (self.model.log(site, origin), view.progress()) else { return Ok(()) };
         let (shown, least) = (progress.applied.seq, point.unwrap_or(log.shown));
         if shown >= least {
             return Ok(());
@@ -85,39 +86,37 @@ impl World {
     }
 
     /// Rule 1: a source that answers alone needs nobody to know what it answered; it is readable soon after that.
-    fn may_refuse_readers(&mut self, site: Site) -> Checked {
-        let (origin, now) = (origin_of(Site::A), self.now);
-        let source = self.sites[site.index()].is_source(&origin);
-        let alone = source && self.model.stored(site, &origin).is_some_and(|stored| !stored.in_sync);
-        let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
+    fn may_refuse_readers(&mut self, site: Site, origin: &Origin) -> Checked {
+        let now = self.now;
+        let source = self.sites[site.index()].is_source(origin);
+        let alone = source && self.model.stored(site, origin).is_some_and(|stored| !stored.in_sync);
+        let stalled = self.sites[site.index()].process.as_ref().is_some_and(|process| process.stalled);
+        let Some(watch) = self.watched(site, origin) else { return Ok(()) };
         if !alone {
-            process.refuses_since = None;
+            watch.refuses_since = None;
             return Ok(());
         }
-        let since = *process.refuses_since.get_or_insert(now);
-        if now > since + READABLE_MS && !process.stalled && self.model.policy() != Policy::Strict {
+        let since = *watch.refuses_since.get_or_insert(now);
+        if now > since + READABLE_MS && !stalled && self.model.policy() != Policy::Strict {
             return broken(1, format!("{site:?} refuses readers of {origin} and answers writers alone"));
         }
         Ok(())
     }
 
     /// Rule 6: a reader finds a whole object, of a record of this site's history.
-    pub(in crate::sim) fn client_reads(&mut self, site: Site, key: u8) -> Checked {
-        let origin = origin_of(Site::A);
+    pub(in crate::sim) fn client_reads(&mut self, pair: Pair, site: Site, key: u8) -> Checked {
+        let origin = pair.origin();
         let Some(state) = self.sites[site.index()].state(&origin) else { return Ok(()) };
         let (source, readable, point) = (state.role == Role::Source, state.readable, state.consistency_point.1);
         if !readable && self.mistake != Some(Mistake::ReadBeforeRecovered) {
             self.seen.note(Seen::ReadRefused);
-            return self.may_refuse_readers(site);
+            return self.may_refuse_readers(site, &origin);
         }
-        let process = self.sites[site.index()].process.as_mut();
-        let worker = process.and_then(|process| {
-            process.refuses_since = None;
-            process.worker(&origin)
-        });
-        let Some(view) = worker.map(|worker| worker.engine.image().view()) else { return Ok(()) };
+        let Some(worker) = self.worker(site, &origin) else { return Ok(()) };
+        worker.watch.refuses_since = None;
+        let view = worker.engine.image().view();
         self.seen.note(if source { Seen::ReadAtSource } else { Seen::ReadAtMirror });
-        self.is_not_older(site, &view, if source { None } else { Some(point) })?;
+        self.is_not_older(site, &origin, &view, if source { None } else { Some(point) })?;
         let Ok(Some(object)) = view.object(&bucket_name(bucket_of(key)), &key_name(key)) else { return Ok(()) };
         let made = self.model.log(site, &origin).map(|log| log.at(Seq(object.seq)));
         if made.is_none_or(|made| made.seq.0 != object.seq) {
@@ -130,7 +129,7 @@ impl World {
             let body = BodyId::from(extent.body);
             for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
                 let chunk = view.chunk(body, index);
-                if chunk.as_ref().ok() != self.model.chunk(body, index) {
+                if chunk.as_ref().ok() != self.model.chunk(&origin, body, index) {
                     let at = object.seq;
                     return broken(
                         6,

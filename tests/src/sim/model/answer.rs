@@ -12,9 +12,9 @@ use crate::sim::scenario::Site;
 impl Model {
     /// Rule 2: everything that was answered as mirrored is in the history of whoever goes on.
     pub fn keeps_mirrored(&self, site: Site, origin: &Origin, doing: &str) -> Checked {
-        let (Some(log), Some(mirrored)) = (self.log(site, origin), self.mirrored.get(origin)) else { return Ok(()) };
-        let deposed = *origin == Site::A.origin() && site != self.holder.0;
-        if deposed || log.holds(*mirrored) {
+        let (Some(log), Some(known)) = (self.log(site, origin), self.mirrored(origin)) else { return Ok(()) };
+        let mirrored = known.at_both;
+        if site != known.holder.0 || log.holds(mirrored) {
             return Ok(());
         }
         broken(2, format!("{site:?} {doing} for {origin} without record {mirrored}, which was answered as mirrored"))
@@ -22,7 +22,8 @@ impl Model {
 
     /// At level `received` a mirror that has run since has what it said.
     pub fn keeps_received(&mut self, site: Site, origin: &Origin) -> Checked {
-        let received = std::mem::take(&mut self.received[site.index()]);
+        let Some(mirrored) = self.mirrored_mut(origin) else { return Ok(()) };
+        let received = std::mem::take(&mut mirrored.received[site.index()]);
         let held = self.log(site, origin).is_none_or(|log| log.holds(received));
         if held {
             return Ok(());
@@ -32,7 +33,7 @@ impl Model {
 
     /// Under `proved` nothing at all is missing.
     pub fn keeps_answered(&self, at: Site, origin: &Origin) -> Checked {
-        let (Some(a), Some(b)) = (self.log(at.peer(), origin), self.log(at, origin)) else { return Ok(()) };
+        let (Some(a), Some(b)) = (self.peer_log(at, origin), self.log(at, origin)) else { return Ok(()) };
         if b.holds(a.answered) {
             return Ok(());
         }
@@ -63,9 +64,9 @@ impl Model {
                 format!("{site:?} applied record {at} of {origin}, only {} is durable here", log.durable()),
             );
         }
-        let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
+        let Some(other) = self.peer_log(site, origin) else { return Ok(()) };
         let destination = self.stored(site, origin).is_some_and(|entry| entry.role == StoredRole::Destination);
-        if destination && !self.lost.contains(&site.peer()) && at.seq > other.claimed() {
+        if destination && !self.peer_is_lost(site, origin) && at.seq > other.claimed() {
             return broken(
                 3,
                 format!("{site:?} applied record {at} of {origin}, only {} is durable at its source", other.claimed()),
@@ -81,7 +82,7 @@ impl Model {
         if !waits || !marked {
             return Ok(());
         }
-        let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
+        let Some(other) = self.peer_log(site, origin) else { return Ok(()) };
         if other.has_claimed(at) {
             // Whoever reads it now must find it at whoever goes on.
             self.is_at_both(origin, at);
@@ -128,7 +129,7 @@ impl Model {
         if entry.is_none_or(|entry| entry.role != StoredRole::Source) {
             return broken(2, format!("{site:?} answers for record {at} of {origin} and is not its source"));
         }
-        if *origin == Site::A.origin() && self.given_up[site.index()].is_some() {
+        if self.mirrored(origin).is_some_and(|mirrored| mirrored.given_up[site.index()].is_some()) {
             return broken(2, format!("{site:?} answers for record {at} of {origin}, which it had given up"));
         }
         let level = match receipt.ack {
@@ -152,7 +153,7 @@ impl Model {
 
     /// Out of sync is stored before the first answer that only this site has; never under `strict`.
     fn may_answer_alone(&self, site: Site, origin: &Origin, at: Position) -> Checked {
-        if *origin != Site::A.origin() || self.has_no_stream(site, origin) {
+        if self.mirrored(origin).is_none() || self.has_no_stream(site, origin) {
             return Ok(());
         }
         let stored = self.stored(site, origin);
@@ -168,7 +169,7 @@ impl Model {
     }
 
     fn is_mirrored(&mut self, site: Site, origin: &Origin, at: Position, level: AckLevel) -> Checked {
-        let Some(other) = self.log(site.peer(), origin) else {
+        let Some(other) = self.peer_log(site, origin) else {
             return broken(1, format!("record {at} of {origin} is answered as mirrored, there is no mirror"));
         };
         if level == AckLevel::Received {
@@ -176,10 +177,10 @@ impl Model {
                 return broken(1, format!("record {at} of {origin} is answered as received, it never arrived"));
             }
             // An ack may outlive the process that sent it.
-            let held = at.seq <= other.held.max(other.durable());
-            let received = &mut self.received[site.peer().index()];
-            if held && at.seq > received.seq {
-                *received = at;
+            let (peer, held) = (other.site, at.seq <= other.held.max(other.durable()));
+            if let Some(mirrored) = self.mirrored_mut(origin).filter(|_| held) {
+                let received = &mut mirrored.received[peer.index()];
+                *received = if at.seq > received.seq { at } else { *received };
             }
             return Ok(());
         }
@@ -199,12 +200,12 @@ impl Model {
 
     /// Committed in sync: no later history may lack it.
     fn is_at_both(&mut self, origin: &Origin, at: Position) {
-        if Site::ALL.iter().any(|site| self.log(*site, origin).is_none_or(|log| !log.holds(at))) {
+        let Some(pair) = self.mirrored(origin).map(|mirrored| mirrored.pair) else { return };
+        if pair.sites().iter().any(|site| self.log(*site, origin).is_none_or(|log| !log.holds(at))) {
             return;
         }
-        let mirrored = self.mirrored.entry(origin.clone()).or_default();
-        if at.seq > mirrored.seq {
-            *mirrored = at;
+        if let Some(mirrored) = self.mirrored_mut(origin).filter(|mirrored| at.seq > mirrored.at_both.seq) {
+            mirrored.at_both = at;
         }
     }
 

@@ -30,7 +30,7 @@ impl Model {
     /// More waits for the peer than its backlog may hold: what waits now may go, and the peer gets a baseline. A source that
     /// has restarted knows what is not trimmed, and not what of that the peer has.
     pub fn bounds_backlog(&mut self, site: Site, origin: &Origin) {
-        let Some(claimed) = self.log(site.peer(), origin).map(LogTruth::claimed) else { return };
+        let Some(claimed) = self.peer_log(site, origin).map(LogTruth::claimed) else { return };
         let Some(log) = self.log(site, origin) else { return };
         let line = log.line.get(claimed.min(log.trimmed).0 as usize..).unwrap_or_default();
         let bytes: u64 = self.records(line).map(|record| record.len() as u64).sum();
@@ -48,8 +48,8 @@ impl Model {
     }
 
     fn peer_has(&self, site: Site, origin: &Origin, through: Seq, alone: bool, doing: &str) -> Checked {
-        let Some(other) = self.log(site.peer(), origin) else { return Ok(()) };
-        if alone || self.lost.contains(&site.peer()) || through <= other.claimed() {
+        let Some(other) = self.peer_log(site, origin) else { return Ok(()) };
+        if alone || self.peer_is_lost(site, origin) || through <= other.claimed() {
             return Ok(());
         }
         if self.log(site, origin).is_some_and(|log| through <= log.given_up) {
@@ -61,10 +61,10 @@ impl Model {
 
     /// What came after `last` goes: these are to be set aside before.
     pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked<Vec<Position>> {
-        if *origin == Site::A.origin() && site == self.holder.0 {
+        if self.mirrored(origin).is_some_and(|mirrored| mirrored.holder.0 == site) {
             return broken(2, format!("{site:?} cuts {origin} to {last}, whose writes it takes"));
         }
-        let mirrored = self.mirrored.get(origin).copied().unwrap_or_default();
+        let mirrored = self.mirrored(origin).map(|mirrored| mirrored.at_both).unwrap_or_default();
         let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
         // A deposed source may have shown what it alone had: that is its tail.
         if std::mem::take(&mut log.was_source) {
@@ -103,19 +103,19 @@ impl Model {
         if line.len() as u64 != at.seq.0 || progress.applied != at {
             return broken(4, format!("a baseline of {origin} at {site:?} ends at {at}, which is no moment of it"));
         }
-        let mirrored = self.mirrored.get(origin).copied().unwrap_or_default();
+        let mirrored = self.mirrored(origin).map(|mirrored| mirrored.at_both).unwrap_or_default();
         let holds =
             |known: Position| known.seq.0.checked_sub(1).is_none_or(|index| line.get(index as usize) == Some(&known));
-        let follows = mirrored.seq > at.seq && self.log(site.peer(), origin).is_some_and(|peer| peer.holds(mirrored));
+        let follows = mirrored.seq > at.seq && self.peer_log(site, origin).is_some_and(|peer| peer.holds(mirrored));
         if follows {
             // Until it comes only the source has it: the mirror was told to begin anew.
-            self.mirrored.insert(origin.clone(), at);
+            self.now_at_both(origin, at);
         } else if !holds(mirrored) {
             return broken(2, format!("a baseline of {origin} at {site:?} lacks {mirrored}, answered as mirrored"));
         }
         // A replica that was ordered to begin anew may show an earlier moment for a while, of the same history.
         let seen = self.log(site, origin).map_or(Position::default(), |log| log.at(log.shown));
-        let comes_again = self.log(site.peer(), origin).is_some_and(|peer| peer.holds(seen));
+        let comes_again = self.peer_log(site, origin).is_some_and(|peer| peer.holds(seen));
         let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
         let common = log.line.iter().zip(&line).take_while(|(a, b)| a == b).count();
         // Readers of a destination saw what both sites had. A deposed source may have shown what it alone had.
@@ -157,7 +157,7 @@ impl Model {
         self.stores[site.index()].written = None;
         self.logs.iter_mut().filter(|log| log.site == site).for_each(|log| log.held = Seq::ZERO);
         // What was only in its memory is gone.
-        self.received[site.index()] = Position::default();
+        self.mirrored.iter_mut().for_each(|mirrored| mirrored.received[site.index()] = Position::default());
     }
 
     /// Records from here on were durable and are damaged: only the peer has them, as it may have heard.
@@ -166,10 +166,8 @@ impl Model {
         let Some(log) = self.log_mut(site, origin) else { return };
         log.damage(left);
         let at = log.at(left);
-        if let Some(mirrored) = self.mirrored.get_mut(origin)
-            && mirrored.seq > left
-        {
-            *mirrored = at;
+        if self.mirrored(origin).is_some_and(|mirrored| mirrored.at_both.seq > left) {
+            self.now_at_both(origin, at);
         }
     }
 
@@ -179,7 +177,13 @@ impl Model {
             log.renew();
             log.generation = generation;
         }
-        self.mirrored.remove(origin);
+        self.now_at_both(origin, Position::default());
+    }
+
+    fn now_at_both(&mut self, origin: &Origin, at: Position) {
+        if let Some(mirrored) = self.mirrored_mut(origin) {
+            mirrored.at_both = at;
+        }
     }
 
     /// The site is gone for good.

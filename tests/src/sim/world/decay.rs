@@ -14,7 +14,7 @@ use lockstep_storage::superblock::OriginEntry;
 use super::World;
 use crate::sim::coverage::Seen;
 use crate::sim::scenario::Site;
-use crate::sim::site::origin_of;
+use crate::sim::topology::Pair;
 
 impl World {
     /// What a start would find of an origin, were the device and the engine these.
@@ -29,9 +29,9 @@ impl World {
     }
 
     /// The power fails, and one bit of a durable record rots that the engine does not have yet.
-    pub(super) fn rot(&mut self, site: Site) {
-        let origin = origin_of(Site::A);
-        let source = self.model.holder() == site;
+    pub(super) fn rot(&mut self, pair: Pair, site: Site) {
+        let origin = pair.origin();
+        let source = self.model.holder(pair) == site;
         let marked = self.model.stored(site, &origin).is_some_and(|entry| entry.in_sync);
         // A source whose mirror may lack the record has lost it for good: its operator's business.
         if self.boot(site).is_none() || (source && (!marked || self.model.policy() != Policy::Sync)) {
@@ -46,7 +46,7 @@ impl World {
         let Some(damage) = Self::would_find(&nvram, &entry, &image).and_then(|found| found.damaged) else {
             return;
         };
-        let peer_has = self.model.log(site.peer(), &origin).is_some_and(|log| log.claimed() >= damage.through);
+        let peer_has = self.model.log(pair.other(site), &origin).is_some_and(|log| log.claimed() >= damage.through);
         if source && !peer_has {
             return;
         }
@@ -71,9 +71,9 @@ impl World {
     }
 
     /// The power fails, and the engine is gone: what the NVRAM does not have of it is gone too.
-    pub(super) fn lose_engine(&mut self, site: Site) {
-        let origin = origin_of(Site::A);
-        if self.boot(site).is_none() || self.model.holder() == site {
+    pub(super) fn lose_engine(&mut self, pair: Pair, site: Site) {
+        let origin = pair.origin();
+        if self.boot(site).is_none() || self.model.holder(pair) == site {
             return;
         }
         self.crash(site);

@@ -10,7 +10,7 @@ use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, within_bound};
 use crate::sim::scenario::Site;
-use crate::sim::site::{DeviceTask, origin_of};
+use crate::sim::site::DeviceTask;
 
 impl World {
     /// The core asks for a write.
@@ -84,7 +84,7 @@ impl World {
     }
 
     fn in_sync_stored(&self, site: Site) -> bool {
-        self.model.stored(site, &origin_of(Site::A)).is_some_and(|entry| entry.in_sync)
+        self.model.stored(site, &site.origin()).is_some_and(|entry| entry.in_sync)
     }
 
     fn device_fails(&mut self, site: Site, reason: String) {
@@ -109,7 +109,7 @@ impl World {
         let before = self.in_sync_stored(site);
         self.model.persisted(site);
         let after = self.in_sync_stored(site);
-        if before != after && site == Site::A {
+        if before != after {
             self.seen.note(if after { Seen::InSyncStored } else { Seen::OutOfSyncStored });
         }
         let answered = match self.mistake {

@@ -15,25 +15,29 @@ use crate::sim::coverage::Seen;
 use crate::sim::engines::SimGenerations;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, broken};
-use crate::sim::scenario::{Order, Site, Step};
-use crate::sim::site::{Arrived, Dying, Process, SiteState, Worker, origin_of};
+use crate::sim::scenario::{Order, Site, Step, Timed};
+use crate::sim::site::{Dying, Process, SiteState, Worker};
+use crate::sim::topology::Pair;
 
 impl World {
     /// One step of the scenario.
-    pub(super) fn step(&mut self, step: Step) -> Checked {
+    pub(super) fn step(&mut self, timed: Timed) -> Checked {
+        let (step, pair) = (timed.step, self.pair(timed.of));
         self.trace.note([self.now, 7, 0, 3], |line| {
-            let _infallible = write!(line, "== {step}");
+            let _infallible = write!(line, "== {step} of {}", pair.origin());
         });
         match step {
-            Step::Write { write, at, require } => self.client_begins(write, at, require),
-            Step::Read { at, key } => self.client_reads(at, key),
+            Step::Write { write, at, require } => self.client_begins(pair, write, at, require),
+            Step::Read { at, key } => self.client_reads(pair, at, key),
+            // Nor does one that nobody has a copy of.
+            Step::Lose(site) if self.serves_for_another(site) => Ok(()),
             Step::Crash(_) | Step::CrashAfter(..) | Step::Lose(_) | Step::Rot(_) | Step::LoseEngine(_) => {
-                self.goes_down(step);
+                self.goes_down(pair, step);
                 Ok(())
             }
             Step::Restart(site) => self.start(site),
             // A site that serves the origin alone has no copy elsewhere to begin anew from.
-            Step::Renew(site) if self.model.holder() == site => Ok(()),
+            Step::Renew(site) if self.model.holds_any(site) || self.topology.pair_of(site).is_some() => Ok(()),
             Step::Renew(site) => self.renew(site),
             Step::Cut(site) => {
                 self.sites[site.index()].cut = true;
@@ -78,18 +82,23 @@ impl World {
                 self.sites[site.index()].wall_offset += ms;
                 Ok(())
             }
-            Step::Order(site, order) => self.order(site, order),
+            Step::Order(site, order) => self.order(pair, site, order),
         }
     }
 
+    /// Does the site take the writes of another one's origin?
+    fn serves_for_another(&self, site: Site) -> bool {
+        self.topology.pairs().iter().any(|pair| pair.mirror == site && self.model.holder(*pair) == site)
+    }
+
     /// A site goes down, with what that takes along.
-    fn goes_down(&mut self, step: Step) {
+    fn goes_down(&mut self, pair: Pair, step: Step) {
         match step {
             Step::Crash(site) => self.crash(site),
             Step::CrashAfter(site, effects) => self.arm(site, effects),
             Step::Lose(site) => self.lose(site),
-            Step::Rot(site) => self.rot(site),
-            Step::LoseEngine(site) => self.lose_engine(site),
+            Step::Rot(site) => self.rot(pair, site),
+            Step::LoseEngine(site) => self.lose_engine(pair, site),
             _ => {}
         }
     }
@@ -112,13 +121,13 @@ impl World {
     }
 
     /// An operator's command.
-    pub(super) fn order(&mut self, site: Site, order: Order) -> Checked {
+    pub(super) fn order(&mut self, pair: Pair, site: Site, order: Order) -> Checked {
         if self.boot(site).is_none() {
             return Ok(());
         }
         let ticket = Ticket(self.clients.ticket());
-        self.orders.push((ticket, site, order));
-        let origin = origin_of(Site::A);
+        self.orders.push((ticket, site, pair, order));
+        let origin = pair.origin();
         let promote = |dry_run, accept_loss| Command::Promote { origin: origin.clone(), dry_run, accept_loss };
         let command = match order {
             Order::Sync => Command::Sync { origin: Some(origin) },
@@ -144,7 +153,7 @@ impl World {
         }
         self.cover_crash(site);
         self.drop_links(site);
-        self.orders.retain(|(_, at, _)| *at != site);
+        self.orders.retain(|(_, at, ..)| *at != site);
         self.clients.process_gone(site);
         self.model.crashed(site);
         let state = &mut self.sites[site.index()];
@@ -207,16 +216,11 @@ impl World {
             device_wrote_records: false,
             workers,
             idle_due: false,
-            frozen_claim: None,
-            refuses_since: None,
             accepted: 0,
             stalled: false,
             waking: false,
             inbox: VecDeque::default(),
             effects_left: None,
-            arrived: Arrived::default(),
-            watched: None,
-            adopting: false,
         });
         self.trace.note([self.now, site.index() as u64, u64::from(boot), 4], |line| {
             let at: Vec<String> =

@@ -23,8 +23,8 @@ impl World {
         if self.given_up.contains(&(site, boot, origin.clone(), number)) {
             return Ok(());
         }
-        let peer = site.peer();
-        let open = !self.sites[0].cut && !self.sites[1].cut;
+        let Some(peer) = self.pair_of(&origin).map(|pair| pair.other(site)) else { return Ok(()) };
+        let open = !self.sites[site.index()].cut && !self.sites[peer.index()].cut;
         let Some(process) = self.sites[peer.index()].process.as_mut().filter(|_| open) else {
             let delay = self.noise.between(1, 300);
             let reason = "no answer".to_owned();
@@ -116,7 +116,7 @@ impl World {
     pub(super) fn arrive(&mut self, index: usize, to: usize) -> Checked {
         let from = self.links[index].ends[1 - to].site;
         if self.sites[from.index()].cut {
-            let both = self.sites[from.peer().index()].cut;
+            let both = self.sites[self.links[index].ends[to].site.index()].cut;
             self.seen.note(if both { Seen::CutBothWays } else { Seen::CutOneWay });
             self.links[index].held[to] += 1;
             return Ok(());
@@ -152,20 +152,32 @@ impl World {
                     spent.remove(0);
                 }
                 spent.push(message.clone());
-                self.arrived(site, &message);
+                self.arrived(site, &origin, &message);
                 if let Message::Welcome(Welcome { credit, .. }) | Message::Ack(Ack { credit, .. }) = &message {
                     self.links[index].credit = self.links[index].credit.max(*credit);
                 }
+                let message = self.tampered_message(site, message);
                 self.deliver(site, origin, number, message)
             }
         }
     }
 
+    /// Mistakes of what is granted are made to what arrives.
+    fn tampered_message(&self, site: Site, mut message: Message) -> Message {
+        if self.mistake == Some(Mistake::CreditShared)
+            && let Message::Ack(ack) = &mut message
+        {
+            let here = self.links.iter().filter(|link| link.ends[0].open && link.ends[0].site == site);
+            ack.credit = here.map(|link| link.credit).max().unwrap_or_default().max(ack.credit);
+        }
+        message
+    }
+
     /// What the mirror has claimed to the process on the connection that stands.
-    fn arrived(&mut self, site: Site, message: &Message) {
+    fn arrived(&mut self, site: Site, origin: &Origin, message: &Message) {
         let now = self.now;
-        let Some(process) = &mut self.sites[site.index()].process else { return };
-        let arrived = &mut process.arrived;
+        let Some(watch) = self.watched(site, origin) else { return };
+        let arrived = &mut watch.arrived;
         match message {
             Message::Welcome(welcome) => {
                 let (received, persisted) = (welcome.last.seq, welcome.last.seq);
@@ -266,8 +278,7 @@ impl World {
 
     /// Both ways are open again: what waited arrives.
     pub(super) fn heal(&mut self) {
-        self.sites[0].cut = false;
-        self.sites[1].cut = false;
+        self.sites.iter_mut().for_each(|site| site.cut = false);
         for index in 0..self.links.len() {
             for to in 0..2 {
                 for _ in 0..std::mem::take(&mut self.links[index].held[to]) {

@@ -8,12 +8,16 @@ use lockstep_mirror::message::Message;
 use lockstep_mirror::node::{IN_SYNC_AT_LAST_CONTACT, PROVED};
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
+use lockstep_storage::id::Origin;
 
 use super::World;
 use crate::sim::coverage::Seen;
 use crate::sim::describe;
 use crate::sim::scenario::{Order, Site};
-use crate::sim::site::origin_of;
+use crate::sim::topology::Pair;
+
+/// So long, in milliseconds, writers wait for a segment at least where engines are slow.
+const WAIT_MS: u64 = 50;
 
 impl World {
     pub(super) fn trace_event(&mut self, site: Site, event: &Event) {
@@ -73,7 +77,11 @@ impl World {
     /// Counts what an effect tells.
     pub(super) fn cover_effect(&mut self, site: Site, effect: &Effect) {
         let seen = match effect {
-            Effect::Fetch { .. } if site == self.model.holder() => Seen::ReadBack,
+            Effect::Fetch { origin, .. }
+                if self.pair_of(origin).is_some_and(|pair| site == self.model.holder(pair)) =>
+            {
+                Seen::ReadBack
+            }
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
             Effect::Note { text, .. } if text.starts_with("repaired") => Seen::Repaired,
@@ -83,30 +91,33 @@ impl World {
             }
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
             Effect::Send { message: Message::SyncDone { .. }, .. } => Seen::PointAtMirror,
-            Effect::Send { message: Message::Adopt { .. }, .. } => {
-                self.adopts(site, true);
+            Effect::Send { origin, message: Message::Adopt { .. }, .. } => {
+                self.adopts(site, origin, true);
                 Seen::Adopted
             }
             Effect::Send { message: Message::HandOver { .. }, .. } => Seen::Offered,
             Effect::Send { message: Message::Refused { reason, .. }, .. } if reason.contains("are free") => {
                 Seen::BaselineRefused
             }
-            Effect::Send { message: Message::Welcome(_), .. } if site == Site::A => Seen::WayBackLinked,
-            Effect::Connect { .. } => return self.adopts(site, false),
+            Effect::Send { origin, message: Message::Welcome(_), .. } if *origin == site.origin() => {
+                Seen::WayBackLinked
+            }
+            Effect::Connect { origin, .. } => return self.adopts(site, origin, false),
             _ => return,
         };
         self.seen.note(seen);
     }
 
-    fn adopts(&mut self, site: Site, adopting: bool) {
-        if let Some(process) = &mut self.sites[site.index()].process {
-            process.adopting = adopting;
+    fn adopts(&mut self, site: Site, origin: &Origin, adopting: bool) {
+        if let Some(watch) = self.watched(site, origin) {
+            watch.adopting = adopting;
         }
     }
 
     /// Counts what a source's stream has come to since the event before.
     pub(super) fn cover_status(&mut self, before: &OriginStatus, now: &OriginStatus) {
         let waits = now.segment_waits > before.segment_waits;
+        let both = waits && self.another_waits(&now.origin);
         let point = now.consistency_point > before.consistency_point && now.state == StreamState::InSync;
         let silent = now.reason.contains("is silent") && !before.reason.contains("is silent");
         let changed = now.state != before.state;
@@ -114,6 +125,7 @@ impl World {
         let late = changed && now.policy == Some(Policy::Strict) && now.reason.contains("did not answer");
         for (seen, met) in [
             (Seen::SegmentWait, waits),
+            (Seen::BothWait, both),
             (Seen::PointMirrored, point),
             (Seen::MirrorSilent, silent),
             (Seen::InSyncAsync, in_sync),
@@ -124,6 +136,19 @@ impl World {
                 self.seen.note(seen);
             }
         }
+    }
+
+    /// A source's writers wait for a segment: do another one's?
+    fn another_waits(&mut self, origin: &Origin) -> bool {
+        let (now, mut both) = (self.now, false);
+        for (pair, waited) in self.topology.pairs().iter().zip(&mut self.waited) {
+            if pair.origin() == *origin {
+                *waited = Some(now);
+            } else {
+                both |= waited.is_some_and(|at| at + WAIT_MS > now);
+            }
+        }
+        both
     }
 
     /// Counts what an operator is told.
@@ -153,31 +178,40 @@ impl World {
 
     /// Counts what a crash falls into.
     pub(super) fn cover_crash(&mut self, site: Site) {
-        let origin = origin_of(Site::A);
-        let promoting = self
-            .orders
-            .iter()
-            .any(|(_, at, order)| *at == site && matches!(order, Order::Promote | Order::PromoteLossy));
-        let failing_back = self.orders.iter().any(|(.., order)| *order == Order::Failback);
-        let other_down = self.boot(site.peer()).is_none();
-        let unapplied = self.model.log(site, &origin).is_some_and(|log| log.applied < log.last().seq);
         let Some(process) = &self.sites[site.index()].process else { return };
         let flushing = process.workers.iter().any(|worker| worker.flushing.is_some());
-        let now = self.moment(site);
-        let log = process.node.status(now).origins.into_iter().find(|log| log.origin == origin);
+        let met = [(Seen::CrashInPersist, process.persisting), (Seen::CrashInFlush, flushing)];
+        met.into_iter().filter(|(_, met)| *met).for_each(|(seen, _)| self.seen.note(seen));
+        for pair in self.topology.pairs() {
+            if pair.has(site) {
+                self.cover_crash_of(site, *pair);
+            }
+        }
+    }
+
+    fn cover_crash_of(&mut self, site: Site, pair: Pair) {
+        let origin = pair.origin();
+        let mut orders = self.orders.iter().filter(|(_, _, of, _)| *of == pair);
+        let promoting = orders
+            .clone()
+            .any(|(_, at, _, order)| *at == site && matches!(order, Order::Promote | Order::PromoteLossy));
+        let failing_back = orders.any(|(.., order)| *order == Order::Failback);
+        let other_down = self.boot(pair.other(site)).is_none();
+        let unapplied = self.model.log(site, &origin).is_some_and(|log| log.applied < log.last().seq);
+        let log = self.status(site, &origin);
         let (source, baseline) = log.map_or((false, false), |log| (log.role == Role::Source, log.baseline.is_some()));
-        let state = process.watched.as_ref().filter(|status| status.origin == origin).map(|status| status.state);
+        let Some(watch) = self.watched(site, &origin) else { return };
+        let state = watch.status.as_ref().map(|status| status.state);
+        let adopting = watch.adopting;
         for (seen, met) in [
-            (if site == Site::A { Seen::SourceCrashed } else { Seen::DestinationCrashed }, true),
+            (if site == pair.home { Seen::SourceCrashed } else { Seen::DestinationCrashed }, true),
             (Seen::BothDown, other_down),
-            (Seen::CrashInPersist, process.persisting),
-            (Seen::CrashInFlush, flushing),
             (Seen::CrashBeforeApplied, unapplied),
             (Seen::CrashWhileUnsettled, state == Some(StreamState::Unsettled)),
             (Seen::CrashWhileCatchingUp, state == Some(StreamState::CatchingUp)),
             (Seen::CrashWhileClosing, state == Some(StreamState::Closing)),
             (Seen::CrashWhileOutOfSync, state == Some(StreamState::OutOfSync)),
-            (Seen::CrashWhileAdopting, process.adopting),
+            (Seen::CrashWhileAdopting, adopting),
             (Seen::CrashWhileGiving, source && baseline),
             (Seen::CrashWhileTaking, !source && baseline),
             (Seen::CrashWhilePromoting, promoting),

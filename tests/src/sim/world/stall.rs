@@ -81,9 +81,9 @@ impl World {
     /// Time is judged after what has arrived: a source whose mirror has acknowledged everything is not late.
     pub(super) fn watch(&mut self, site: Site, status: &OriginStatus, idle: bool) -> Checked {
         let (now, ack, timeout_ms) = (self.now, self.model.ack_level(), self.link_timeout_ms);
-        let Some(process) = self.process_mut(site) else { return Ok(()) };
-        let arrived = process.arrived;
-        let Some(before) = process.watched.replace(status.clone()) else { return Ok(()) };
+        let Some(watch) = self.watched(site, &status.origin) else { return Ok(()) };
+        let arrived = watch.arrived;
+        let Some(before) = watch.status.replace(status.clone()) else { return Ok(()) };
         self.cover_status(&before, status);
         let waited = matches!(before.state, StreamState::InSync | StreamState::Closing);
         let level = match ack {

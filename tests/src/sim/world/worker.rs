@@ -10,7 +10,6 @@ use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
 use crate::sim::model::{Checked, Violation, broken, within_bound};
 use crate::sim::scenario::Site;
-use crate::sim::site::origin_of;
 
 impl World {
     fn worker_index(&self, site: Site, origin: &Origin) -> Option<usize> {
@@ -40,7 +39,7 @@ impl World {
 
     fn worker_origin(&self, site: Site, index: usize) -> Origin {
         let process = self.sites[site.index()].process.as_ref();
-        process.map_or(origin_of(site), |process| process.workers[index].origin.clone())
+        process.map_or(site.origin(), |process| process.workers[index].origin.clone())
     }
 
     fn cover_collection(&mut self, site: Site, index: usize, waited: usize) {
@@ -141,13 +140,13 @@ impl World {
     }
 
     /// Mistakes of the worker are made to what it says.
-    fn after_work(&self, site: Site, mut event: Option<Event>) -> Option<Event> {
+    fn after_work(&mut self, site: Site, mut event: Option<Event>) -> Option<Event> {
         match &mut event {
             Some(Event::Baseline { step: BaselineStep::Taken { whole, .. }, .. }) => {
                 *whole |= self.mistake == Some(Mistake::BaselineInPlaceTooEarly);
             }
-            Some(Event::Baseline { step: BaselineStep::Read { at, .. }, .. }) => {
-                let claim = self.sites[site.index()].process.as_ref().and_then(|process| process.frozen_claim);
+            Some(Event::Baseline { origin, step: BaselineStep::Read { at, .. } }) => {
+                let claim = self.watched(site, &origin.clone()).and_then(|watch| watch.frozen_claim);
                 *at = claim.unwrap_or(*at);
             }
             _ => {}
@@ -188,7 +187,7 @@ impl World {
             (Some(Mistake::TailForgotten), BaselineTask::SetAside { after, .. }) => *after = Seq(u64::MAX >> 1),
             (Some(Mistake::FrozenAnew), BaselineTask::Freeze) => {
                 if let Some(process) = &mut self.sites[site.index()].process {
-                    process.frozen_claim = None;
+                    process.workers[index].watch.frozen_claim = None;
                 }
             }
             (Some(Mistake::FrozenAnew), BaselineTask::Read { .. }) => {
@@ -196,7 +195,8 @@ impl World {
                     let image = process.workers[index].engine.image();
                     let at = image.frozen().and_then(|frozen| frozen.progress().ok()).map(|progress| progress.applied);
                     let _works = image.freeze();
-                    process.frozen_claim = process.frozen_claim.or(at);
+                    let claim = &mut process.workers[index].watch.frozen_claim;
+                    *claim = claim.or(at);
                 }
             }
             (_, BaselineTask::Begin { at, .. }) => {
@@ -269,14 +269,25 @@ impl World {
         self.schedule(delay, Happening::Flush(site, boot, index));
     }
 
+    /// The mistake of a flush that waits for the node's own mirror.
+    fn waits_for_ack(&self, site: Site, origin: &Origin) -> bool {
+        let own = site.origin();
+        self.mistake == Some(Mistake::FlushWaitsForAck)
+            && *origin != own
+            && self.status(site, &own).is_some_and(|own| own.policy.is_some() && own.peer_persisted < own.last)
+    }
+
     /// A flush is done, or finds no space.
     pub(super) fn flush_done(&mut self, site: Site, index: usize) -> Checked {
+        let (boot, origin) = (self.boot(site).unwrap_or_default(), self.worker_origin(site, index));
+        if self.waits_for_ack(site, &origin) {
+            self.schedule(100, Happening::Flush(site, boot, index));
+            return Ok(());
+        }
         let state = &mut self.sites[site.index()];
         let full = state.full;
         let Some(process) = &mut state.process else { return Ok(()) };
-        let boot = process.boot;
         let worker = &mut process.workers[index];
-        let origin = worker.origin.clone();
         if std::mem::take(&mut state.flush_fails) {
             self.seen.note(Seen::EngineFailed);
             let reason = "the flush failed".to_owned();
