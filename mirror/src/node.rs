@@ -137,7 +137,8 @@ impl Node {
                     Side::Destination(Box::new(Destination::new(role == StoredRole::Fenced)))
                 }
                 StoredRole::Source | StoredRole::HandingOver => {
-                    Side::Source(Box::new(Source::open(&own, entry, (recovered, log_runs), plan.limits, now)))
+                    let found = (recovered, log_runs.as_slice());
+                    Side::Source(Box::new(Source::open(&own, entry, found, plan.bootstrap.len(), plan.limits, now)))
                 }
             };
             logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));

@@ -16,6 +16,8 @@ impl Log {
         if source.fence && source.offer.is_none() {
             return;
         }
+        // Nothing was ever answered of what is here: there is nothing to compare, a baseline takes its place.
+        let (unmet, floor) = (source.is_unmet(), self.partition.generation());
         let reason = format!("the peer took {} over under epoch {by}", self.origin);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
@@ -23,6 +25,10 @@ impl Log {
             entry.promoted = false;
             entry.lacks = Seq::ZERO;
             entry.fenced_by = by;
+            if unmet {
+                entry.rebuild = true;
+                entry.generation_floor = entry.generation_floor.max(floor);
+            }
         });
         self.offer_taken(by, cx);
         self.fence_for(&reason, version, cx);

@@ -428,7 +428,7 @@ impl Log {
 
     fn is_readable(&self) -> bool {
         match &self.side {
-            Side::Source(source) if !source.is_fenced() => self.applied.seq >= self.recovered,
+            Side::Source(source) if !source.is_fenced() => !source.is_unmet() && self.applied.seq >= self.recovered,
             Side::Source(_) => true,
             Side::Destination(destination) => destination.lost.is_none(),
         }

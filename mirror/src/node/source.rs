@@ -77,6 +77,7 @@ impl Source {
         plan: &OriginPlan,
         entry: &OriginEntry,
         (recovered, log_runs): (&Recovered, &[(Seq, u64)]),
+        bootstrap: usize,
         limits: Limits,
         now: Now,
     ) -> Self {
@@ -85,7 +86,10 @@ impl Source {
             source.fence = true;
             source.offer = Some(Offer::found());
         }
-        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, log_runs, limits, now));
+        // Nobody has written anything but what a first start writes.
+        let untouched = recovered.progress.appended.seq.0 <= bootstrap as u64 + 1;
+        let found = (untouched, log_runs);
+        source.stream = plan.stream.clone().map(|plan| Stream::open(plan, entry, found, limits, now));
         source.points.last = entry.consistency_point.min(recovered.progress.applied.seq);
         source
     }
@@ -111,6 +115,11 @@ impl Source {
 
     pub(super) fn is_fenced(&self) -> bool {
         self.fence
+    }
+
+    /// Has it never met its destination, which may know what it has lost?
+    pub(super) fn is_unmet(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.unmet)
     }
 
     pub(super) fn is_adopting(&self) -> bool {

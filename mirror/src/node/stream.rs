@@ -60,6 +60,9 @@ pub(super) struct Stream {
     pub(super) state: StreamState,
     pub(super) reason: String,
     pub(super) alone: bool,
+    /// A new source that its destination has never met: it may be one that lost everything, whose records only the
+    /// destination has (F37). It takes no writes and no readers until they have met.
+    pub(super) unmet: bool,
     link: Link,
     attempts: u32,
     pub(super) connects: u64,
@@ -103,11 +106,12 @@ impl Stream {
     pub(super) fn open(
         plan: StreamPlan,
         entry: &OriginEntry,
-        log_runs: &[(Seq, u64)],
+        (untouched, log_runs): (bool, &[(Seq, u64)]),
         limits: Limits,
         now: Now,
     ) -> Self {
         let mut stream = Self::new(plan, limits, now);
+        stream.unmet = untouched && entry.peer_incarnation == 0 && stream.plan.policy != Policy::Async;
         // What the destination has of it is not known yet.
         for (last, bytes) in log_runs {
             stream.backlog.placed(*last, *bytes);
@@ -120,10 +124,11 @@ impl Stream {
         let handing_over = entry.role == StoredRole::HandingOver;
         let damaged = entry.lacks > Seq::ZERO;
         // What is damaged here was answered, perhaps by this node alone: nobody goes on before that is settled.
-        stream.alone &= !damaged;
+        stream.alone &= !damaged && !stream.unmet;
         let (state, reason) = match (handing_over, entry.paused, entry.in_sync) {
             (true, ..) => (StreamState::HandingOver, "the peer is asked to take the origin"),
             _ if damaged => (StreamState::Unsettled, "records in the NVRAM are damaged; the mirror is asked for them"),
+            _ if stream.unmet => (StreamState::Unsettled, "new; the mirror may have records of before"),
             (_, true, _) => (StreamState::Paused, "paused by the operator"),
             (_, _, true) => (StreamState::Unsettled, "restarted; the mirror may have been promoted meanwhile"),
             _ => (StreamState::OutOfSync, "not connected since the start"),
@@ -143,6 +148,7 @@ impl Stream {
             state: StreamState::OutOfSync,
             reason: String::new(),
             alone: false,
+            unmet: false,
             link: Link::Down,
             attempts: 0,
             connects: 0,
@@ -225,7 +231,12 @@ impl Stream {
             Policy::Strict => String::new(),
             Policy::Sync | Policy::Async => format!("; 'lockstep resume {origin} --alone' takes writes without it"),
         };
-        format!("restarted, and the mirror may have been promoted meanwhile; no link: {reason}{way_out}")
+        let why = if self.unmet {
+            "new here, and the mirror may have records of before"
+        } else {
+            "restarted, and the mirror may have been promoted meanwhile"
+        };
+        format!("{why}; no link: {reason}{way_out}")
     }
 
     /// Keeps records that were just placed for sending.

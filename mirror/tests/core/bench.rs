@@ -17,7 +17,7 @@ use lockstep_storage::nvram::Nvram;
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::op::{Bucket, CreateBucket, Mutation};
 use lockstep_storage::record::{Draft, Place, Record};
-use lockstep_storage::superblock::EpochEntry;
+use lockstep_storage::superblock::{EpochEntry, OriginEntry, Superblock};
 
 /// The engines that the test keeps.
 struct Kept<'a>(&'a mut BTreeMap<Origin, Arc<MemoryEngine>>);
@@ -147,6 +147,12 @@ impl Bench {
 
     pub(crate) fn restart(self) -> (Self, Vec<Effect>) {
         self.crash(|_| ()).unwrap_or_else(|error| panic!("a node starts again: {error}"))
+    }
+
+    /// What the durable superblock says of the origin under test.
+    pub(crate) fn stored(&mut self) -> OriginEntry {
+        let (superblock, _) = Superblock::load(&mut self.nvram).expect("reads").expect("is there");
+        superblock.origin(&self.origin).expect("the origin").clone()
     }
 
     pub(crate) fn image(&self) -> &Image {

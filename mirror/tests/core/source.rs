@@ -202,3 +202,70 @@ fn what_was_decided_before_records_came_from_the_mirror_is_refused() {
     });
     assert!(refused, "it was decided on an image that lacked a record before it: {left:?}");
 }
+
+/// The last thing that the node said of itself.
+fn readable(effects: &[Effect]) -> Option<bool> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::Publish(state) => Some(state.readable),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_new_source_takes_nothing_before_it_has_met_its_mirror() {
+    for policy in [Policy::Sync, Policy::Strict] {
+        let (bench, asked) = Bench::source(Some(stream(policy)));
+        assert_eq!(readable(&asked), Some(false), "an empty image may be one whose records the mirror has");
+        // Neither time nor a restart changes that.
+        let (mut bench, asked) = bench.restart();
+        bench.now_ms += 60_000;
+        bench.submit("early");
+        let left = bench.settle();
+        let refused = |effect: &Effect| matches!(effect, Effect::Done { result: Err(Refusal::Unavailable { .. }), .. });
+        assert!(left.iter().any(refused), "{policy:?}: {left:?}");
+        let (connection, _) = bench.connected(&asked);
+        bench.welcome(connection, Vec::new(), Position::default());
+        let asked = bench.settle();
+        let (connection, hello) = bench.connected(&asked);
+        bench.welcome(connection, Vec::new(), Position::default());
+        assert_eq!(readable(&bench.settle()), Some(true));
+        bench.receive(connection, ack(hello.last.seq));
+        bench.settle();
+        bench.submit("met");
+        bench.settle();
+        bench.receive(connection, ack(hello.last.seq.next()));
+        let left = bench.settle();
+        assert!(left.iter().any(|effect| matches!(effect, Effect::Done { result: Ok(_), .. })), "{policy:?}: {left:?}");
+    }
+}
+
+#[test]
+fn an_operator_may_begin_a_new_source_without_its_mirror() {
+    let (mut bench, _) = Bench::source(Some(stream(Policy::Sync)));
+    let origin = bench.origin.clone();
+    let (answer, left) = bench.command(Command::Resume { origin, alone: true });
+    assert!(answer.is_some_and(|answer| answer.is_ok()));
+    assert_eq!(readable(&left), Some(true));
+    bench.write("alone");
+    // What it has written is told from nothing at the next start.
+    let (mut bench, asked) = bench.restart();
+    assert_eq!(readable(&asked), Some(true));
+    bench.write("alone-again");
+}
+
+#[test]
+fn a_new_source_whose_mirror_was_promoted_is_filled_from_it() {
+    let (mut bench, asked) = Bench::source(Some(stream(Policy::Sync)));
+    let (connection, hello) = bench.connected(&asked);
+    let mut epochs = hello.epochs.clone();
+    let ours = hello.last;
+    let promoted = EpochEntry::after(
+        Position { seq: Seq(40), ..ours },
+        hello.epochs[0].epoch.next_promoted(site("site-b").node_id()),
+    );
+    epochs.push(promoted);
+    bench.receive(connection, Message::Refused { reason: "promoted".into(), epochs });
+    bench.settle();
+    let stored = bench.stored();
+    assert!(stored.rebuild, "the records of its own start are compared with nothing");
+}

@@ -72,6 +72,7 @@ seen! {
     TornTail,
     SiteLost,
     SiteRenewed,
+    SourceRenewed,
     RecordDamaged,
     EngineLost,
     Repaired,

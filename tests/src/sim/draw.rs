@@ -231,7 +231,10 @@ impl Draw {
             }
             23 => self.episode(Step::FailFlush(site), Some(Step::Restart(site))),
             24 | 26 => self.lagging_disk(),
-            27 if self.random.chance(50) => self.episode(Step::Renew(self.mirror()), None),
+            27 if self.random.chance(60) => {
+                let site = self.random.weighted(&[(5, self.mirror()), (1, self.home())]);
+                self.episode(Step::Renew(site), None);
+            }
             25 => {
                 self.push(Step::Crash(self.home()));
                 self.episode(Step::Crash(self.mirror()), Some(Step::Restart(self.mirror())));

@@ -68,6 +68,8 @@ mistakes! {
     GenerationForgotten,
     /// A deposed source's own records are not set aside before a baseline.
     TailForgotten,
+    /// A source that has lost everything takes writes before it has met its mirror.
+    NewSourceTakesWrites,
     /// A destination flushes only when the peer has acknowledged everything of the node's own origin.
     FlushWaitsForAck,
     /// What a source is granted on one connection counts on every one that its node opened.

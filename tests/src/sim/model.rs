@@ -186,10 +186,23 @@ impl Model {
         self.mirrored(&pair.origin()).map_or(pair.home, |mirrored| mirrored.holder.0)
     }
 
-    /// Does this site take an origin's writes, or did it take one over last, which has a mirror?
+    /// Has the origin's home begun anew, and nobody filled it since?
     #[must_use]
-    pub fn holds_any(&self, site: Site) -> bool {
-        self.mirrored.iter().any(|mirrored| mirrored.holder.0 == site)
+    pub fn is_anew(&self, origin: &Origin) -> bool {
+        self.logs.iter().any(|log| log.origin == *origin && log.anew)
+    }
+
+    /// May a site begin anew, with nothing? Where it takes the origin's writes only if a mirror has all of it, and knows so.
+    #[must_use]
+    pub fn may_begin_anew(&self, site: Site) -> bool {
+        self.mirrored.iter().filter(|mirrored| mirrored.pair.has(site)).all(|mirrored| {
+            let Mirrored { pair, holder, .. } = mirrored;
+            let marked = self.stored(pair.mirror, &pair.origin()).is_some_and(|entry| entry.in_sync);
+            match site == pair.home {
+                true => holder.0 == site && marked && !self.lost.contains(&pair.mirror),
+                false => holder.0 != site,
+            }
+        })
     }
 
     /// Does this site write the origin of another one without a mirror to come?
@@ -289,7 +302,9 @@ impl Model {
         if header.epoch < last.epoch {
             return broken(3, format!("{site:?} places record {at} of {origin} under an epoch before {last}'s"));
         }
-        for other in self.logs.iter().filter(|l| l.origin == origin && l.site != site) {
+        // What a new node writes by itself, nobody ever gets.
+        let anew = self.is_anew(&origin);
+        for other in self.logs.iter().filter(|l| l.origin == origin && l.site != site && !anew) {
             let there = other.at(at.seq);
             if there.seq == at.seq && there.epoch == at.epoch && there != at {
                 return broken(2, format!("{site:?} and {:?} hold two different records {at} of {origin}", other.site));
@@ -339,11 +354,21 @@ impl Model {
 
     /// The site begins anew, without anything that it ever had: what both sites had only the other one has.
     pub fn renewed(&mut self, site: Site) {
-        self.logs.iter_mut().filter(|log| log.site == site).for_each(LogTruth::renew);
+        for log in self.logs.iter_mut().filter(|log| log.site == site) {
+            let answered = log.answered;
+            log.renew();
+            log.anew = log.origin == site.origin();
+            log.answered = if log.anew { answered } else { log.answered };
+        }
         self.stores[site.index()] = Store::default();
         for mirrored in self.mirrored.iter_mut().filter(|mirrored| mirrored.pair.has(site)) {
             mirrored.given_up[site.index()] = None;
-            mirrored.at_both = Position::default();
+            if site == mirrored.pair.mirror {
+                mirrored.at_both = Position::default();
+            } else {
+                // Nobody but its mirror can go on.
+                mirrored.holder.0 = mirrored.pair.mirror;
+            }
         }
     }
 

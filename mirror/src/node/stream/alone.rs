@@ -65,10 +65,14 @@ impl Log {
         let Some(stream) = self.stream() else { return };
         stream.degrading = false;
         stream.alone = true;
+        let unmet = std::mem::take(&mut stream.unmet);
         let (linked, reason) = (stream.is_linked(), stream.reason.clone());
         self.give_up("the mirror is out of reach: the ack level asked for cannot be had", 0, true, cx);
         if linked {
             self.step_back(&reason, cx);
+        }
+        if unmet {
+            self.publish(cx);
         }
         self.commit(cx);
     }

@@ -201,6 +201,8 @@ impl Log {
         stream.unacked.pop(has);
         let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
+        let met = std::mem::take(&mut stream.unmet);
+        stream.alone |= met && stream.plan.policy == Policy::Sync;
         if stream.state == StreamState::InSync && !stream.alone {
             stream.untold = true;
             stream.closing_at = last;
@@ -216,6 +218,9 @@ impl Log {
             stream.set(StreamState::CatchingUp, "the mirror gets what it lacks".into());
         }
         cx.note(&self.origin.clone(), text);
+        if met {
+            self.publish(cx);
+        }
         self.thaw(cx);
         self.commit(cx);
         self.pump(cx);

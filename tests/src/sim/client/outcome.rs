@@ -2,6 +2,7 @@
 
 use lockstep_mirror::client::{Answered, Receipt, Refusal, Role};
 use lockstep_mirror::plan::{AckLevel, Policy};
+use lockstep_mirror::status::StreamState;
 use lockstep_storage::id::{BodyId, Origin, Seq};
 use lockstep_storage::image::View;
 
@@ -89,7 +90,9 @@ impl World {
     fn may_refuse_readers(&mut self, site: Site, origin: &Origin) -> Checked {
         let now = self.now;
         let source = self.sites[site.index()].is_source(origin);
-        let alone = source && self.model.stored(site, origin).is_some_and(|stored| !stored.in_sync);
+        let unmarked = source && self.model.stored(site, origin).is_some_and(|stored| !stored.in_sync);
+        // One that is new waits until it has met its mirror.
+        let alone = unmarked && self.status(site, origin).is_some_and(|status| status.state != StreamState::Unsettled);
         let stalled = self.sites[site.index()].process.as_ref().is_some_and(|process| process.stalled);
         let Some(watch) = self.watched(site, origin) else { return Ok(()) };
         if !alone {

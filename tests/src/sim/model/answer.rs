@@ -125,6 +125,9 @@ impl Model {
                 format!("{site:?} answers for record {at} of {origin}, its image shows only {}", log.applied),
             );
         }
+        if log.anew {
+            return broken(2, format!("{site:?} is new, and answers for record {at} of {origin} beside its mirror"));
+        }
         let entry = self.stored(site, origin);
         if entry.is_none_or(|entry| entry.role != StoredRole::Source) {
             return broken(2, format!("{site:?} answers for record {at} of {origin} and is not its source"));

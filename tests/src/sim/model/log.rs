@@ -45,6 +45,8 @@ pub struct LogTruth {
     pub(super) showed: Seq,
     /// It took writes, and has not been the other one's destination since.
     pub(super) was_source: bool,
+    /// Its site, the origin's home, began anew, and nobody has filled it since: it may take no writes.
+    pub(super) anew: bool,
     /// What was durable here before the site began anew: its peer may have heard so.
     pub(super) before: Vec<Position>,
 }
@@ -71,6 +73,7 @@ impl LogTruth {
             given_up: Seq::ZERO,
             generation: 0,
             was_source: false,
+            anew: false,
             before: Vec::new(),
         }
     }

@@ -136,6 +136,7 @@ impl Model {
         log.shown = at.seq;
         log.trimmed = at.seq;
         log.generation = generation;
+        log.anew = false;
         log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
         Ok(gone)
     }

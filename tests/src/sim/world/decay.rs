@@ -34,7 +34,8 @@ impl World {
         let source = self.model.holder(pair) == site;
         let marked = self.model.stored(site, &origin).is_some_and(|entry| entry.in_sync);
         // A source whose mirror may lack the record has lost it for good: its operator's business.
-        if self.boot(site).is_none() || (source && (!marked || self.model.policy() != Policy::Sync)) {
+        let only = self.model.is_anew(&origin);
+        if self.boot(site).is_none() || only || (source && (!marked || self.model.policy() != Policy::Sync)) {
             return;
         }
         self.crash(site);

@@ -36,8 +36,8 @@ impl World {
                 Ok(())
             }
             Step::Restart(site) => self.start(site),
-            // A site that serves the origin alone has no copy elsewhere to begin anew from.
-            Step::Renew(site) if self.model.holds_any(site) || self.topology.pair_of(site).is_some() => Ok(()),
+            // A site that serves an origin alone has no copy elsewhere to begin anew from.
+            Step::Renew(site) if !self.model.may_begin_anew(site) => Ok(()),
             Step::Renew(site) => self.renew(site),
             Step::Cut(site) => {
                 self.sites[site.index()].cut = true;
@@ -113,7 +113,8 @@ impl World {
 
     /// The site begins anew, with nothing.
     fn renew(&mut self, site: Site) -> Checked {
-        self.seen.note(Seen::SiteRenewed);
+        let home = self.topology.pair_of(site).is_some();
+        self.seen.note(if home { Seen::SourceRenewed } else { Seen::SiteRenewed });
         self.crash(site);
         self.sites[site.index()].renew();
         self.model.renewed(site);
@@ -122,7 +123,9 @@ impl World {
 
     /// An operator's command.
     pub(super) fn order(&mut self, pair: Pair, site: Site, order: Order) -> Checked {
-        if self.boot(site).is_none() {
+        // No operator lets a new machine go on, or gives up the only copy for what it has, without looking at the other one.
+        let reckless = matches!(order, Order::Alone | Order::RebuildLossy) && self.model.is_anew(&pair.origin());
+        if self.boot(site).is_none() || reckless {
             return Ok(());
         }
         let ticket = Ticket(self.clients.ticket());
@@ -260,6 +263,7 @@ impl World {
                 Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
                     entry.epochs.pop();
                 }
+                Mistake::NewSourceTakesWrites if entry.peer_incarnation == 0 => entry.peer_incarnation = 1,
                 Mistake::GenerationForgotten if entry.engine_generation > 1 => entry.engine_generation -= 1,
                 Mistake::FenceForgotten if entry.role != StoredRole::Destination => entry.role = StoredRole::Source,
                 _ => {}
@@ -271,6 +275,7 @@ impl World {
                 | Mistake::EpochKeptAfterRestart
                 | Mistake::FenceForgotten
                 | Mistake::GenerationForgotten
+                | Mistake::NewSourceTakesWrites
         );
         if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
             let nvram = &mut self.sites[site.index()].nvram;

@@ -101,6 +101,9 @@ impl World {
             offering && self.sites[pair.other(*site).index()].lost
         };
         let orphan = self.sites[holder.index()].lost.then(|| pair.other(holder));
+        // Its home is new and refuses to go on.
+        let anew = self.model.is_anew(&origin) && !self.sites[holder.index()].is_source(&origin);
+        let orphan = orphan.or(anew.then_some(holder));
         let Some(heir) = orphan.or_else(|| pair.sites().into_iter().find(offers)) else { return Ok(true) };
         self.run_until(self.now + 100)?;
         self.order(pair, heir, Order::PromoteLossy)?;
@@ -153,7 +156,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn status(&self, site: Site, origin: &Origin) -> Option<OriginStatus> {
+    pub(in crate::sim) fn status(&self, site: Site, origin: &Origin) -> Option<OriginStatus> {
         let now = self.moment(site);
         let process = self.sites[site.index()].process.as_ref()?;
         process.node.status(now).origins.into_iter().find(|log| log.origin == *origin)
