@@ -146,7 +146,7 @@ impl Node {
         let store = Store::new(superblock, counter);
         let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
         node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
-        node.store.write(&mut node.persists, effects);
+        node.write_superblock(effects);
         node
     }
 
@@ -192,7 +192,13 @@ impl Node {
                 self.on(&origin, now, effects, |log, cx| log.on_message(connection, message, cx));
             }
         }
-        self.store.write(&mut self.persists, effects);
+        self.write_superblock(effects);
+    }
+
+    /// Writes the superblock where it has changed, with how far the logs are durable now.
+    fn write_superblock(&mut self, effects: &mut Vec<Effect>) {
+        let persisted = self.logs.iter().map(|log| (&log.origin, log.persisted));
+        self.store.write(persisted, &mut self.persists, effects);
     }
 
     /// This node's name.

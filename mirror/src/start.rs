@@ -154,6 +154,7 @@ fn add_origin(
         promoted: false,
         peer_incarnation: 0,
         lacks: Seq::ZERO,
+        persisted: Seq::ZERO,
         lost: false,
         rebuild: false,
         fenced_by: Epoch::default(),
@@ -206,7 +207,14 @@ fn recover_origin(
         }
         found => found.map_err(|e| StartError::Recovery(origin.clone(), e))?,
     };
-    let empty = recovered.progress.appended.seq == Seq::ZERO;
+    let mut recovered = recovered;
+    let end = recovered.progress.appended.seq;
+    // A destination that is not in sync may have been cut, and promises nothing.
+    let promised = entry.role != StoredRole::Destination || entry.in_sync;
+    if recovered.damaged.is_none() && entry.persisted > end && promised {
+        recovered.damaged = Some(Damage { from: end.next(), through: entry.persisted });
+    }
+    let empty = end == Seq::ZERO;
     // A destination without a consistency point gets its records again, as one whose log is damaged does.
     let writes = matches!(entry.role, StoredRole::Source | StoredRole::HandingOver);
     let gone = empty && (entry.consistency_point > Seq::ZERO || (writes && recovered.damaged.is_some()));
@@ -222,6 +230,7 @@ fn settle_damage(entry: &mut OriginEntry, found: &Found, has_mirror: bool) -> Re
         return Ok(());
     }
     entry.generation_floor = found.recovered.generation;
+    entry.persisted = found.recovered.progress.appended.seq;
     let Some(Damage { from, through }) = found.recovered.damaged else { return Ok(()) };
     match entry.role {
         StoredRole::Destination | StoredRole::Fenced => entry.in_sync = false,

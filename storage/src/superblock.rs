@@ -97,6 +97,8 @@ pub struct OriginEntry {
     /// At a source: records up to here were durable and cannot be read any more: nobody writes before the peer has given them
     /// back. 0 where there are none.
     pub lacks: Seq,
+    /// Records up to here were durable when this was written: a log that ends before has lost its end (F11).
+    pub persisted: Seq,
     /// At a new NVRAM: it was found beside an engine with records, whose log is gone.
     pub lost: bool,
     /// What is here is to be replaced by a baseline from whoever is the source.
@@ -269,6 +271,8 @@ mod wire {
         lost: bool,
         #[prost(bool, tag = "20")]
         rebuild: bool,
+        #[prost(uint64, tag = "21")]
+        persisted: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -320,6 +324,7 @@ mod wire {
                 promoted: o.promoted,
                 peer_incarnation: o.peer_incarnation,
                 lacks: o.lacks.0,
+                persisted: o.persisted.0,
                 lost: o.lost,
                 rebuild: o.rebuild,
                 fenced_by_counter: o.fenced_by.counter,
@@ -367,6 +372,7 @@ mod wire {
                 promoted: o.promoted,
                 peer_incarnation: o.peer_incarnation,
                 lacks: Seq(o.lacks),
+                persisted: Seq(o.persisted),
                 lost: o.lost,
                 rebuild: o.rebuild,
                 fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },

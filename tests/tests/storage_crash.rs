@@ -302,6 +302,7 @@ fn fresh_superblock(origin: &Origin, partition: Extent) -> Superblock {
         promoted: false,
         peer_incarnation: 0,
         lacks: Seq::ZERO,
+        persisted: Seq::ZERO,
         lost: false,
         rebuild: false,
         fenced_by: Epoch::default(),

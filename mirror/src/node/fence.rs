@@ -17,7 +17,7 @@ impl Log {
             return;
         }
         // Nothing was ever answered of what is here: there is nothing to compare, a baseline takes its place.
-        let (unmet, floor) = (source.is_unmet(), self.partition.generation());
+        let unmet = source.is_unmet();
         let reason = format!("the peer took {} over under epoch {by}", self.origin);
         let version = cx.store.change(&self.origin, |entry| {
             entry.role = StoredRole::Fenced;
@@ -25,10 +25,7 @@ impl Log {
             entry.promoted = false;
             entry.lacks = Seq::ZERO;
             entry.fenced_by = by;
-            if unmet {
-                entry.rebuild = true;
-                entry.generation_floor = entry.generation_floor.max(floor);
-            }
+            entry.rebuild |= unmet;
         });
         self.offer_taken(by, cx);
         self.fence_for(&reason, version, cx);

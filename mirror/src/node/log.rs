@@ -240,6 +240,8 @@ impl Log {
             && !self.flushing
         {
             self.flush(cx);
+            // With it, how far the log is durable: the end of a segment that is lost whole is missed at the next start.
+            cx.store.change(&self.origin, |_| ());
         }
     }
 

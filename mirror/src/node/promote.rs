@@ -47,7 +47,10 @@ impl Log {
         if let Some(lost) = &destination.lost {
             return cx.reply_error(ticket, format!("{origin} cannot be served here: {lost}"));
         }
-        if cx.store.entry(&origin).epochs.is_empty() || self.last.seq == Seq::ZERO {
+        let entry = cx.store.entry(&origin);
+        // One that began anew has what its first start wrote, and waits for a baseline.
+        let anew = entry.rebuild && entry.peer_incarnation == 0;
+        if anew || entry.epochs.is_empty() || self.last.seq == Seq::ZERO {
             return cx.reply_error(ticket, format!("{origin} has never been mirrored here: there is nothing to serve"));
         }
         let (verdict, text) = self.verdict(cx);

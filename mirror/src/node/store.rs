@@ -1,7 +1,7 @@
 //! The superblock as the core changes it: every change raises a version; one write is under way at a time, so that a torn
 //! one leaves the copy before; who needs a change durable waits for its version.
 
-use lockstep_storage::id::Origin;
+use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::superblock::{OriginEntry, Superblock};
 
 use super::Persists;
@@ -51,10 +51,20 @@ impl Store {
         self.writing = None;
     }
 
-    /// Writes the superblock where it has changed and no write is under way.
-    pub(super) fn write(&mut self, persists: &mut Persists, effects: &mut Vec<Effect>) {
+    /// Writes the superblock where it has changed and no write is under way; `persisted` says how far each log is durable.
+    pub(super) fn write<'a>(
+        &mut self,
+        persisted: impl Iterator<Item = (&'a Origin, Seq)>,
+        persists: &mut Persists,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.writing.is_some() || self.version == self.durable {
             return;
+        }
+        for (origin, through) in persisted {
+            if let Some(entry) = self.superblock.origins.iter_mut().find(|o| o.origin == *origin) {
+                entry.persisted = through;
+            }
         }
         self.counter += 1;
         match self.superblock.encode(self.counter) {

@@ -74,6 +74,7 @@ seen! {
     SiteRenewed,
     SourceRenewed,
     RecordDamaged,
+    EndLost,
     EngineLost,
     Repaired,
     RebuildOrdered,

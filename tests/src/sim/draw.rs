@@ -258,6 +258,7 @@ impl Draw {
                 self.episode(Step::Order(self.mirror(), order), None);
             }
             32..36 => self.failback(),
+            38 => self.shear(),
             _ => self.failover(),
         }
     }
@@ -337,6 +338,28 @@ impl Draw {
                 4 => self.episode(Step::Full(self.mirror()), Some(Step::Space(self.mirror()))),
                 _ => self.work(),
             }
+        }
+    }
+
+    /// A log loses its end, after a superblock that knows of it; the other site may be away when it starts again, and
+    /// somebody wants to go on.
+    fn shear(&mut self) {
+        self.push(Step::Order(self.home(), Order::Sync));
+        for _ in 0..self.random.between(3, 8) {
+            self.at += self.random.below(30);
+            let (key, chunks) = (self.key(), self.random.below(2) as u8);
+            self.write(Write::Put { key, chunks });
+        }
+        self.at += self.random.between(5, 60);
+        let site = self.random.weighted(&[(3, self.mirror()), (1, self.home())]);
+        self.push(Step::Shear(site));
+        if self.random.chance(60) {
+            self.push(Step::Crash(self.pair.other(site)));
+        }
+        self.push(Step::Restart(site));
+        if self.random.chance(60) {
+            self.at += self.random.below(50);
+            self.push(Step::Order(self.mirror(), Order::Promote));
         }
     }
 

@@ -68,6 +68,8 @@ mistakes! {
     GenerationForgotten,
     /// A deposed source's own records are not set aside before a baseline.
     TailForgotten,
+    /// A restart forgets how far the log was durable.
+    EndForgotten,
     /// A source that has lost everything takes writes before it has met its mirror.
     NewSourceTakesWrites,
     /// A destination flushes only when the peer has acknowledged everything of the node's own origin.

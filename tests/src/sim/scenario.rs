@@ -96,6 +96,8 @@ pub enum Step {
     Renew(Site),
     /// The power fails, and a durable record in the middle of the log is damaged.
     Rot(Site),
+    /// The power fails, and the end of the log is damaged, so that it seems to end before.
+    Shear(Site),
     /// The power fails, and the engine of the origin is gone.
     LoseEngine(Site),
     /// Nothing that this site sends arrives.
@@ -242,6 +244,7 @@ impl fmt::Display for Step {
             Self::Lose(s) => write!(f, "lose {}", site(s)),
             Self::Renew(s) => write!(f, "renew {}", site(s)),
             Self::Rot(s) => write!(f, "rot {}", site(s)),
+            Self::Shear(s) => write!(f, "shear {}", site(s)),
             Self::LoseEngine(s) => write!(f, "lose-engine {}", site(s)),
             Self::Cut(s) => write!(f, "cut {}", site(s)),
             Self::Heal => f.write_str("heal"),
@@ -362,6 +365,7 @@ fn step(words: &mut Words) -> Result<Step, String> {
         "lose" => Step::Lose(words.of(&SITES)?),
         "renew" => Step::Renew(words.of(&SITES)?),
         "rot" => Step::Rot(words.of(&SITES)?),
+        "shear" => Step::Shear(words.of(&SITES)?),
         "lose-engine" => Step::LoseEngine(words.of(&SITES)?),
         "cut" => Step::Cut(words.of(&SITES)?),
         "heal" => Step::Heal,

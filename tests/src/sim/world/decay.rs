@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use lockstep_mirror::plan::Policy;
+use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::image::Image;
 use lockstep_storage::image::memory::MemoryEngine;
 use lockstep_storage::nvram::Nvram;
@@ -28,8 +29,9 @@ impl World {
         Image::new(Arc::new(engine.crash(usize::MAX)))
     }
 
-    /// The power fails, and one bit of a durable record rots that the engine does not have yet.
-    pub(super) fn rot(&mut self, pair: Pair, site: Site) {
+    /// The power fails, and one bit of a durable record rots that the engine does not have yet; or of each from one on, so
+    /// that the log seems to end before it.
+    pub(super) fn rot(&mut self, pair: Pair, site: Site, end: bool) {
         let origin = pair.origin();
         let source = self.model.holder(pair) == site;
         let marked = self.model.stored(site, &origin).is_some_and(|entry| entry.in_sync);
@@ -40,33 +42,49 @@ impl World {
         }
         self.crash(site);
         let Some(entry) = self.model.stored(site, &origin).cloned() else { return };
-        let Some(at) = self.rotten_place(site, &entry) else { return };
         let image = self.engine_copy(site, &entry);
+        let has = image.progress().map_or(Seq::ZERO, |progress| progress.appended.seq);
+        let Some(line) = self.rotting(site, &entry, has, end) else { return };
         let mut nvram = self.sites[site.index()].nvram.clone();
-        nvram.rot(at, 3);
-        let Some(damage) = Self::would_find(&nvram, &entry, &image).and_then(|found| found.damaged) else {
-            return;
+        for at in &line {
+            let Some(place) = self.place_of(&mut nvram, &entry, *at) else { return };
+            nvram.rot(place, 3);
+        }
+        let Some(found) = Self::would_find(&nvram, &entry, &image) else { return };
+        let lost = match found.damaged {
+            Some(damage) => (damage.from, damage.through),
+            // Without a promise a shorter log is as good.
+            None if end && (source || entry.in_sync) => (found.progress.appended.seq.next(), entry.persisted),
+            None => return,
         };
-        let peer_has = self.model.log(pair.other(site), &origin).is_some_and(|log| log.claimed() >= damage.through);
-        if source && !peer_has {
+        let peer_has = self.model.log(pair.other(site), &origin).is_some_and(|log| log.claimed() >= lost.1);
+        if (source && !peer_has) || lost.0 > lost.1 {
             return;
         }
-        self.seen.note(Seen::RecordDamaged);
+        self.seen.note(if end { Seen::EndLost } else { Seen::RecordDamaged });
         self.sites[site.index()].nvram = nvram;
-        self.model.damaged(site, &origin, damage.from);
+        self.model.damaged(site, &origin, lost.0);
     }
 
-    /// A byte of a record in the partition, of those that the engine does not have.
-    fn rotten_place(&mut self, site: Site, entry: &OriginEntry) -> Option<u64> {
+    /// The records that rot, of those that the engine does not have: one that a later one vouches for; or, for the end of the
+    /// log, all from one on that the superblock knows of.
+    fn rotting(&mut self, site: Site, entry: &OriginEntry, has: Seq, end: bool) -> Option<Vec<Position>> {
         let log = self.model.log(site, &entry.origin)?;
-        let (first, last) = (log.flushed.appended.seq.0 as usize, log.durable().0 as usize);
-        if last < first + 3 {
+        let (first, last) = (has.0 as usize, log.durable().0 as usize);
+        let (room, known) = (log.line.get(first..last)?.to_vec(), entry.persisted.0 as usize);
+        let choices = if end { known.saturating_sub(first) } else { room.len().saturating_sub(2) };
+        if choices == 0 || choices > room.len() {
             return None;
         }
-        let at = log.line[first + self.noise.below((last - first - 2) as u64) as usize];
+        let from = self.noise.below(choices as u64) as usize;
+        Some(if end { room[from..].to_vec() } else { vec![room[from]] })
+    }
+
+    /// A byte of a record in the partition.
+    fn place_of(&self, nvram: &mut SimNvram, entry: &OriginEntry, at: Position) -> Option<u64> {
         let head = self.model.records(&[at]).next()?.head.clone();
         let extent = entry.partition;
-        let bytes = self.sites[site.index()].nvram.read(extent.offset, (extent.end() - extent.offset) as usize).ok()?;
+        let bytes = nvram.read(extent.offset, (extent.end() - extent.offset) as usize).ok()?;
         let found = bytes.windows(head.len()).position(|window| window == &head[..])?;
         Some(extent.offset + found as u64 + 20)
     }

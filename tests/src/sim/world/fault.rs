@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use lockstep_mirror::event::{Command, Effect, Event, Ticket};
-use lockstep_storage::id::Origin;
+use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::image::{Change, Engine, Family, Image, keys};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::superblock::{PARTITIONS_AT, StoredRole, Superblock};
@@ -31,7 +31,12 @@ impl World {
             Step::Read { at, key } => self.client_reads(pair, at, key),
             // Nor does one that nobody has a copy of.
             Step::Lose(site) if self.serves_for_another(site) => Ok(()),
-            Step::Crash(_) | Step::CrashAfter(..) | Step::Lose(_) | Step::Rot(_) | Step::LoseEngine(_) => {
+            Step::Crash(_)
+            | Step::CrashAfter(..)
+            | Step::Lose(_)
+            | Step::Rot(_)
+            | Step::Shear(_)
+            | Step::LoseEngine(_) => {
                 self.goes_down(pair, step);
                 Ok(())
             }
@@ -97,7 +102,8 @@ impl World {
             Step::Crash(site) => self.crash(site),
             Step::CrashAfter(site, effects) => self.arm(site, effects),
             Step::Lose(site) => self.lose(site),
-            Step::Rot(site) => self.rot(pair, site),
+            Step::Rot(site) => self.rot(pair, site, false),
+            Step::Shear(site) => self.rot(pair, site, true),
             Step::LoseEngine(site) => self.lose_engine(pair, site),
             _ => {}
         }
@@ -263,6 +269,7 @@ impl World {
                 Mistake::EpochKeptAfterRestart if entry.epochs.len() > 1 => {
                     entry.epochs.pop();
                 }
+                Mistake::EndForgotten => entry.persisted = Seq::ZERO,
                 Mistake::NewSourceTakesWrites if entry.peer_incarnation == 0 => entry.peer_incarnation = 1,
                 Mistake::GenerationForgotten if entry.engine_generation > 1 => entry.engine_generation -= 1,
                 Mistake::FenceForgotten if entry.role != StoredRole::Destination => entry.role = StoredRole::Source,
@@ -276,6 +283,7 @@ impl World {
                 | Mistake::FenceForgotten
                 | Mistake::GenerationForgotten
                 | Mistake::NewSourceTakesWrites
+                | Mistake::EndForgotten
         );
         if changed && let Ok((offset, bytes)) = superblock.encode(counter) {
             let nvram = &mut self.sites[site.index()].nvram;
