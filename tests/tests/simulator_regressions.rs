@@ -178,3 +178,41 @@ fn nobody_is_deposed_by_an_epoch_that_is_not_stored() {
           16248 restart a",
     );
 }
+
+/// A source that had begun an epoch lost the end of its log before it: the mirror, which had some of that end, refused it for
+/// ever because the two tables of epochs named no common point.
+#[test]
+fn a_source_that_lost_records_before_its_newest_epoch_gets_them_back() {
+    replay(
+        "noise 17370781930151909382 policy sync ack applied timeout 3000 interval 300 way-back
+         4025 put 0 2
+         4025 put 1 1
+         4035 put-if 1 2 at b
+         4188 create-upload 1
+         4204 part 1 1 1
+         4206 copy 0 0
+         4350 create-upload 1
+         4796 put-if 0 0
+         4806 part 1 1 2
+         4904 abandon 1
+         4935 complete 1
+         4973 copy 4 1
+         5040 put-if 1 2 at b
+         5059 abandon 1
+         5061 delete 0
+         5063 put 2 0
+         5103 put 1 0
+         5704 abort 1
+         5704 put-if 1 0
+         5762 delete-bucket 1
+         5764 part 0 1 1
+         5764 delete 4
+         5812 part 1 1 1
+         5875 create-upload 1 require durable
+         5918 put 0 2
+         5918 put 3 0
+         5919 fail-persist a
+         6522 restart a
+         6645 rot a",
+    );
+}

@@ -85,7 +85,11 @@ pub fn relation(source: History<'_>, source_node: NodeId, destination: History<'
     if theirs + 1 < destination.epochs.len() {
         return Relation::Diverged(source_end.min(destination_end));
     }
-    if ours + 1 < source.epochs.len() {
+    if let Some(next) = source.epochs.get(ours + 1) {
+        // It had more of this epoch than its log holds now: the end of the log is lost, and the destination has some of it.
+        if destination_end > source.last.seq && destination_end < next.first {
+            return Relation::Ahead;
+        }
         return if destination_end <= source_end {
             Relation::Behind(destination_end)
         } else {
@@ -131,6 +135,9 @@ mod tests {
         assert_eq!(of(&two, 15, &one, 9), Relation::Behind(Seq(9)));
         assert_eq!(of(&two, 15, &one, 10), Relation::Behind(Seq(10)));
         assert_eq!(of(&two, 15, &one, 13), Relation::Diverged(Seq(10)));
+        assert_eq!(of(&two, 7, &one, 9), Relation::Ahead, "the end of the source's log is lost");
+        assert_eq!(of(&two, 7, &one, 10), Relation::Ahead);
+        assert_eq!(of(&two, 7, &one, 7), Relation::Behind(Seq(7)));
         let ahead_of_its_records = [entry(1, A, 1), entry(2, A, 15)];
         assert_eq!(of(&two, 15, &ahead_of_its_records, 4), Relation::Diverged(Seq(4)), "it has no more than that");
         let promoted = [entry(1, A, 1), entry(2, B, 9)];

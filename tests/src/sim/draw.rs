@@ -241,16 +241,7 @@ impl Draw {
                 self.push(Step::Restart(self.home()));
             }
             28..30 => self.baseline(),
-            30 | 36 | 37 => {
-                // Something to be damaged, and something after it that vouches for it.
-                for _ in 0..self.random.between(2, 6) {
-                    self.at += self.random.between(3, 40);
-                    let (key, chunks) = (self.key(), self.random.below(3) as u8);
-                    self.write(Write::Put { key, chunks });
-                }
-                self.at += self.random.between(5, 90);
-                self.episode(Step::Rot(site), Some(Step::Restart(site)));
-            }
+            30 | 36 | 37 => self.rot(site),
             31 if self.random.chance(50) => {
                 self.push(Step::LoseEngine(self.mirror()));
                 self.push(Step::Restart(self.mirror()));
@@ -339,6 +330,17 @@ impl Draw {
                 _ => self.work(),
             }
         }
+    }
+
+    /// Something to be damaged, and something after it that vouches for it.
+    fn rot(&mut self, site: Site) {
+        for _ in 0..self.random.between(2, 6) {
+            self.at += self.random.between(3, 40);
+            let (key, chunks) = (self.key(), self.random.below(3) as u8);
+            self.write(Write::Put { key, chunks });
+        }
+        self.at += self.random.between(5, 90);
+        self.episode(Step::Rot(site), Some(Step::Restart(site)));
     }
 
     /// A log loses its end, after a superblock that knows of it; the other site may be away when it starts again, and

@@ -198,10 +198,8 @@ impl Model {
         self.mirrored.iter().filter(|mirrored| mirrored.pair.has(site)).all(|mirrored| {
             let Mirrored { pair, holder, .. } = mirrored;
             let marked = self.stored(pair.mirror, &pair.origin()).is_some_and(|entry| entry.in_sync);
-            match site == pair.home {
-                true => holder.0 == site && marked && !self.lost.contains(&pair.mirror),
-                false => holder.0 != site,
-            }
+            let copied = holder.0 == site && marked && !self.lost.contains(&pair.mirror);
+            if site == pair.home { copied } else { holder.0 != site }
         })
     }
 
