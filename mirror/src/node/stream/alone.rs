@@ -30,7 +30,8 @@ impl Log {
                     self.step_back(&reason, cx);
                 }
             }
-            Policy::Sync if stream.alone || stream.degrading || stream.state == StreamState::Unsettled => {}
+            Policy::Sync if stream.alone || stream.degrading => {}
+            Policy::Sync if matches!(stream.state, StreamState::Unsettled | StreamState::Fenced) => {}
             Policy::Sync => self.degrade(&format!("the mirror did not answer for {timeout_ms} ms"), cx),
         }
     }
