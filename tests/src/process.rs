@@ -7,6 +7,7 @@
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
 //! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
 //!   failover and return.
+//! - [`cut_back`]: the return of a source whose log has what its destination lacks.
 //! - [`baseline`]: a destination that is made anew, and a source that went another way.
 //! - [`large`]: what a baseline of many objects takes and costs.
 //! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
@@ -15,6 +16,7 @@
 pub mod baseline;
 pub mod between;
 pub mod clients;
+pub mod cut_back;
 pub mod destination;
 pub mod failback;
 pub mod figures;
@@ -54,6 +56,8 @@ pub enum Kind {
     Storm,
     /// The source is killed, its destination promoted; the source comes back as the destination, and gets the origin back.
     Failback,
+    /// The source dies with records that its destination lacks, and returns after a promote: by a cut, without a baseline.
+    Return,
     /// Clients meet at a few keys while either site fails and the origin changes hands: what they are told is one history.
     History,
     /// The destination begins anew, with nothing, while writers go on; either end is killed meanwhile.
@@ -67,7 +71,7 @@ pub enum Kind {
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 14] = [
+pub const KINDS: [(&str, Kind); 15] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -77,6 +81,7 @@ pub const KINDS: [(&str, Kind); 14] = [
     ("cut", Kind::Cut),
     ("storm", Kind::Storm),
     ("failback", Kind::Failback),
+    ("return", Kind::Return),
     ("history", Kind::History),
     ("baseline", Kind::Baseline),
     ("diverged", Kind::Diverged),
@@ -116,6 +121,7 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Cut => link::cut(options).await,
         Kind::Storm => storm::storm(options).await,
         Kind::Failback => failback::there_and_back(options).await,
+        Kind::Return => cut_back::returned(options).await,
         Kind::History => history::history(options).await,
         Kind::Baseline => baseline::made_anew(options).await,
         Kind::Rebuild => baseline::rebuilt(options).await,

@@ -16,7 +16,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
     let link_timeout = match kind {
         Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm | Kind::Diverged => "500ms",
         Kind::History | Kind::Baseline | Kind::Rebuild | Kind::Large => "1s",
-        Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback => "10s",
+        Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback | Kind::Return => "10s",
     };
     let (load, least_keys) = if kind == Kind::History { (300, 6) } else { (600, 100) };
     let options = Options {
@@ -59,6 +59,16 @@ async fn an_origin_goes_to_its_destination_and_back_under_sync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_origin_goes_to_its_destination_and_back_under_strict() {
     short(Kind::Failback, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_records_that_nobody_else_has_returns_by_a_cut_under_sync() {
+    short(Kind::Return, "sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_records_that_nobody_else_has_returns_by_a_cut_under_strict() {
+    short(Kind::Return, "strict").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 //! given up since.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +39,7 @@ pub struct Proxy {
     /// Where to connect: host and port.
     pub address: String,
     wire: Arc<watch::Sender<Wire>>,
+    carried: Arc<AtomicU64>,
     _accepting: JoinSet<()>,
 }
 
@@ -50,9 +52,16 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?.to_string();
         let wire = Arc::new(watch::Sender::new(Wire::WHOLE));
+        let carried = Arc::<AtomicU64>::default();
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, target.to_owned(), Arc::clone(&wire)));
-        Ok(Self { address, wire, _accepting: accepting })
+        accepting.spawn(accept(listener, target.to_owned(), Arc::clone(&wire), Arc::clone(&carried)));
+        Ok(Self { address, wire, carried, _accepting: accepting })
+    }
+
+    /// Bytes that were delivered so far, both ways.
+    #[must_use]
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Makes the wire so.
@@ -61,22 +70,22 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, wire: Arc<watch::Sender<Wire>>) {
+async fn accept(listener: TcpListener, target: String, wire: Arc<watch::Sender<Wire>>, carried: Arc<AtomicU64>) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(connect(near, target.clone(), wire.subscribe()));
+        connections.spawn(connect(near, target.clone(), wire.subscribe(), Arc::clone(&carried)));
     }
 }
 
 /// One connection. Where nobody listens behind the proxy, it is closed, as if nobody listened here.
-async fn connect(near: TcpStream, target: String, wire: watch::Receiver<Wire>) {
+async fn connect(near: TcpStream, target: String, wire: watch::Receiver<Wire>, carried: Arc<AtomicU64>) {
     let Ok(far) = TcpStream::connect(&target).await else { return };
     let _best_effort = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    let forth = carry(near_in, far_out, wire.clone(), |wire| wire.forth);
-    let back = carry(far_in, near_out, wire, |wire| wire.back);
+    let forth = carry(near_in, far_out, wire.clone(), |wire| wire.forth, &carried);
+    let back = carry(far_in, near_out, wire, |wire| wire.back, &carried);
     // Either end's death ends both directions, once what was under way has arrived.
     tokio::select! {
         () = forth => {}
@@ -85,7 +94,13 @@ async fn connect(near: TcpStream, target: String, wire: watch::Receiver<Wire>) {
 }
 
 /// Carries bytes in one direction until its sender has closed and all has been delivered.
-async fn carry(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wire: watch::Receiver<Wire>, open: fn(&Wire) -> bool) {
+async fn carry(
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut wire: watch::Receiver<Wire>,
+    open: fn(&Wire) -> bool,
+    carried: &AtomicU64,
+) {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES_MAX);
     let reading = read(from, sender, wire.clone());
     let writing = async {
@@ -94,6 +109,7 @@ async fn carry(from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wire: watch::Rec
             if wire.wait_for(open).await.is_err() || to.write_all(&piece).await.is_err() {
                 return;
             }
+            carried.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
     };
     tokio::select! {
