@@ -153,6 +153,8 @@ impl Log {
             stream
         });
         self.side = Side::Source(Box::new(source));
+        // Whoever has looked at the replica has not seen everything that was before this.
+        self.history += 1;
         // One that was being taken here is of no use any more.
         cx.emit(Effect::Baseline { origin: self.origin.clone(), task: BaselineTask::Drop });
         self.raised(cx);

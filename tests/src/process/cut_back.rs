@@ -83,10 +83,11 @@ async fn lacking(scene: &Scene) -> Result<u64, String> {
     }
 }
 
-/// Bytes that have crossed the link, where they are counted.
+/// Bytes that have crossed the link that B opens to A, where they are counted. What the cut held back of A's own comes on
+/// the other one.
 fn crossed(between: &Between) -> Option<u64> {
     match between {
-        Between::Proxies { there, back } => Some(there.carried() + back.carried()),
+        Between::Proxies { back, .. } => Some(back.carried()),
         Between::Loopback | Between::Hosts(_) => None,
     }
 }
