@@ -67,6 +67,8 @@ pub struct Outcome {
     pub promote: Duration,
     /// From the promote command to the first object read.
     pub first_read: Duration,
+    /// From the promote command to the first write's answer.
+    pub first_write: Duration,
     /// What the promote said.
     pub verdict: String,
     /// Where the origin stood.
@@ -139,6 +141,7 @@ pub async fn round(options: &RoundOptions) -> Result<(Outcome, Site), String> {
     let said = b.operate(&["promote", "site-a", "--json"]).await?;
     let promote = began.elapsed();
     let first_read = first_read(&b, &a, &ledger, began).await?;
+    let first_write = first_write(&b, &a, began).await?;
     let report: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
     say(&format!("promoted in {} ms; reading everything back", promote.as_millis()));
     let read_back = audit(&b.s3, &a.key, &mut ledger).await?;
@@ -147,6 +150,7 @@ pub async fn round(options: &RoundOptions) -> Result<(Outcome, Site), String> {
         read_back,
         promote,
         first_read,
+        first_write,
         verdict: report["verdict"].as_str().unwrap_or_default().to_owned(),
         last_seq: report["seq"].to_string(),
     };
@@ -212,6 +216,17 @@ async fn first_read(b: &Site, a: &Site, ledger: &Ledger, began: Instant) -> Resu
     if answer.status == StatusCode::OK { Ok(took) } else { Err(format!("first read of {name}: {}", answer.status)) }
 }
 
+/// The first write that the promoted site takes, timed from the promote command on; it leaves nothing.
+async fn first_write(b: &Site, a: &Site, began: Instant) -> Result<Duration, String> {
+    let mut client = S3Client::connect(&b.s3, &a.key).await?;
+    let path = format!("/{BUCKET}/first-write");
+    let answer = client.send(Method::PUT, &path, Bytes::from_static(b"promoted")).await?;
+    let took = began.elapsed();
+    let content = client.send(Method::DELETE, &path, Bytes::new()).await?;
+    let good = answer.status == StatusCode::OK && content.status.is_success();
+    if good { Ok(took) } else { Err(format!("first write: {}, its delete: {}", answer.status, content.status)) }
+}
+
 fn table(outcome: &Outcome, total: Duration) -> String {
     let row = |name: &str, value: String| format!("  {name:<40}{value:>20}\n");
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
@@ -230,6 +245,7 @@ fn table(outcome: &Outcome, total: Duration) -> String {
         row("keys and uploads that differ", read.different.len().to_string()),
         row("promote", ms(outcome.promote)),
         row("promote command to first read", ms(outcome.first_read)),
+        row("promote command to first write", ms(outcome.first_write)),
         row("last seq of site-a", outcome.last_seq.clone()),
         row("all in all", format!("{:.1} s", total.as_secs_f64())),
     ]

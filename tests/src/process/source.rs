@@ -29,6 +29,7 @@ pub async fn killed_and_promoted(options: &Options) -> Result<Figures, String> {
     let mut figures = Figures { counts: outcome.counts, ..Figures::default() };
     figures.time("promote", outcome.promote);
     figures.time("first read", outcome.first_read);
+    figures.time("first write", outcome.first_write);
     figures.remarks.push(outcome.verdict.clone());
     let verdict = if options.is_strict() { "proved" } else { "in_sync_at_last_contact" };
     figures.check(outcome.verdict == verdict, format!("the verdict is {}, not {verdict}", outcome.verdict));
