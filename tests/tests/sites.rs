@@ -232,17 +232,17 @@ fn a_long_way_is_filled() {
 }
 
 /// A round of failures and changes of the source under clients that meet at a few keys.
-fn one_history(stream: Stream) {
-    let set = Set { writers: 8, load_ms: 300, ..Set::short(stream) };
+fn one_history(stream: Stream, is_long: bool) {
+    let set = Set { is_long, writers: 8, load_ms: 300, ..Set::short(stream) };
     set.run(|_, options| async move { round(Kind::History, &options).await });
 }
 
 #[test]
 fn what_clients_are_told_is_one_history_under_sync() {
-    one_history(Stream { link_timeout: "1s", ..SYNC });
+    one_history(Stream { link_timeout: "1s", ..SYNC }, false);
 }
 
 #[test]
-fn what_clients_are_told_is_one_history_under_strict() {
-    one_history(Stream { link_timeout: "1s", ..STRICT });
+fn what_clients_are_told_is_one_history_under_strict_on_a_long_line() {
+    one_history(Stream { link_timeout: "1s", ..STRICT }, true);
 }
