@@ -209,16 +209,16 @@ fn recover_origin(
     };
     let mut recovered = recovered;
     let end = recovered.progress.appended.seq;
-    // A destination that is not in sync may have been cut, and promises nothing.
-    let promised = entry.role != StoredRole::Destination || entry.in_sync;
-    if recovered.damaged.is_none() && entry.persisted > end && promised {
-        recovered.damaged = Some(Damage { from: end.next(), through: entry.persisted });
-    }
     let empty = end == Seq::ZERO;
     // A destination without a consistency point gets its records again, as one whose log is damaged does.
     let writes = matches!(entry.role, StoredRole::Source | StoredRole::HandingOver);
     let gone = empty && (entry.consistency_point > Seq::ZERO || (writes && recovered.damaged.is_some()));
     let lost = gone.then(|| "its data directory is gone, the NVRAM goes on from it".to_owned());
+    // A destination that is not in sync may have been cut, and promises nothing.
+    let promised = entry.role != StoredRole::Destination || entry.in_sync;
+    if recovered.damaged.is_none() && entry.persisted > end && promised {
+        recovered.damaged = Some(Damage { from: end.next(), through: entry.persisted });
+    }
     let log_runs = image.view().log_runs().map_err(failed)?;
     Ok(Found { recovered, lost, log_runs })
 }

@@ -216,3 +216,22 @@ fn a_source_that_lost_records_before_its_newest_epoch_gets_them_back() {
          6645 rot a",
     );
 }
+
+/// A source that had never flushed lost all of its log: it was taken for one whose data directory is gone, although its mirror
+/// has everything.
+#[test]
+fn a_source_that_lost_all_of_a_young_log_gets_it_back() {
+    replay(
+        "noise 15205007986540245245 policy sync ack applied timeout 1000 interval 300 way-back backlog 20000
+           50 create-bucket 0
+           50 create-bucket 1
+           53 part 1 1 1
+           80 put 1 1
+           82 put 3 0 at b require applied
+           84 put 3 0
+          100 put 2 0
+          110 put 2 1
+          125 put 2 1
+          177 shear a",
+    );
+}
