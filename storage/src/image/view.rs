@@ -61,6 +61,10 @@ fn decode<M: Message + Default>(value: &[u8], what: &str) -> Result<M, ImageErro
     M::decode(value).map_err(|error| ImageError::Corrupt(format!("{what}: {error}")))
 }
 
+fn damaged_chunk(body: BodyId, index: u32, what: &str) -> ImageError {
+    ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)))
+}
+
 impl View {
     pub(crate) fn new(tables: Arc<dyn Tables>) -> Self {
         Self { tables }
@@ -235,14 +239,31 @@ impl View {
     /// # Errors
     /// [`ImageError::Corrupt`] when it is missing or does not verify; when the engine cannot read.
     pub fn chunk(&self, body: BodyId, index: u32) -> Result<Bytes, ImageError> {
-        let damage = |what| ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)));
-        let chunk = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
+        self.chunk_if_there(body, index)?.ok_or_else(|| damaged_chunk(body, index, "missing"))
+    }
+
+    /// The same; none where there is no such chunk.
+    ///
+    /// # Errors
+    /// [`ImageError::Corrupt`] when it does not verify; when the engine cannot read.
+    pub fn chunk_if_there(&self, body: BodyId, index: u32) -> Result<Option<Bytes>, ImageError> {
+        let Some(chunk) = self.tables.get(Family::Body, &keys::chunk(body, index))? else { return Ok(None) };
         let crc = self.tables.get(Family::Body, &keys::chunk_crc(body, index))?;
-        let crc = crc.ok_or_else(|| damage("its checksum is missing"))?;
+        let crc = crc.ok_or_else(|| damaged_chunk(body, index, "its checksum is missing"))?;
         if payload_crc(&chunk).to_be_bytes()[..] != crc[..] {
-            return Err(damage("checksum mismatch"));
+            return Err(damaged_chunk(body, index, "checksum mismatch"));
         }
-        Ok(chunk)
+        Ok(Some(chunk))
+    }
+
+    /// Does an object or part of the image refer to a body?
+    ///
+    /// # Errors
+    /// When the engine cannot read or its entry does not decode.
+    pub fn refers_to(&self, body: BodyId) -> Result<bool, ImageError> {
+        let entry = self.tables.get(Family::Image, &keys::body(body))?;
+        let entry = entry.map(|value| keys::BodyEntry::decode(&value)).transpose()?;
+        Ok(entry.is_some_and(|entry| entry.count > 0))
     }
 
     /// Records from `from` on, at most about `bytes_max` bytes but at least one, as long as the container has them.
