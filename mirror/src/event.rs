@@ -293,8 +293,8 @@ pub enum Effect {
         /// Up to which seq.
         through: Seq,
     },
-    /// Flush, set every record after `last` aside in a file, durably, and cut it from the container; flush; then say
-    /// [`Event::Cut`].
+    /// Flush, set every record after `last` aside in a file, durably, with what its objects need from before it, and cut it
+    /// from the container; flush; then say [`Event::Cut`].
     Cut {
         /// Whose.
         origin: Origin,
@@ -410,9 +410,12 @@ pub enum BaselineTask {
         /// About how many bytes, one piece at least.
         bytes_max: usize,
     },
-    /// Taker: set every record after this one aside in a file, durably, then say [`BaselineStep::SetAside`].
+    /// Taker: set every record after this one aside in a file, durably, with what its objects need from before it; then say
+    /// [`BaselineStep::SetAside`].
     SetAside {
-        /// The last record that is not.
+        /// The last record that the source has too; 0 where that cannot be told.
+        common: Seq,
+        /// The last record that is not set aside. Later than the common one, where more was trimmed.
         after: Seq,
         /// Epoch for the file's name.
         epoch: Epoch,

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_storage::id::{Epoch, Origin};
 use lockstep_storage::image::rocks::RocksShared;
 use lockstep_storage::nvram::file::{FileNvram, PersistClass};
-use lockstep_storage::record::Record;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +29,7 @@ use crate::link::{LinkHandle, LinkOptions};
 use crate::plan::NodePlan;
 use crate::start::{StartError, Started, region_len, start};
 use crate::tail::Tails;
-use crate::worker::Worker;
+use crate::worker::{Aside, Worker};
 
 /// Time between two looks at the threads.
 const THREADS_INTERVAL: Duration = Duration::from_millis(500);
@@ -145,7 +144,7 @@ impl Runtime {
         let mut engines = HashMap::new();
         for (origin, image) in images {
             let mut tail = client.tails().writer();
-            let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| tail.append(o, e, r));
+            let set_aside = Box::new(move |o: &Origin, e: Epoch, step: Aside<'_>| tail.take(o, e, step));
             let generations = RocksGenerations::new(&options.data_dir, &origin, rocks, options.reserve_bytes);
             let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside, Box::new(generations));
             let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);

@@ -1,25 +1,21 @@
 //! The engine's side of the core's effects, one origin at a time and in order: append, apply, trim, collect, read back, cut;
-//! and, in [`filling`], what a baseline asks for at either end.
+//! in [`aside`], what goes to a tail before a cut; in [`filling`], what a baseline asks for at either end.
 //! Synchronous, so that the simulator carries effects out by the same code as the runtime's threads.
 
+mod aside;
 mod filling;
 
-use lockstep_storage::id::{Epoch, Origin, Seq};
+use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::image::{Image, ImageError};
-use lockstep_storage::record::Record;
 
 use crate::event::{Effect, Event};
 use crate::plan::Limits;
 
+pub(crate) use self::aside::CUT_STEP_LEN;
+use self::aside::Parting;
+pub use self::aside::{Aside, Chunk, SetAside};
 use self::filling::Filling;
 pub use self::filling::Generations;
-
-/// Bytes of records that are set aside in one step.
-pub(crate) const CUT_STEP_LEN: usize = 4 << 20;
-
-/// Takes the records that a cut sets aside, in their order; called before they are removed, and they must be durable when it
-/// returns. A cut that is tried again gives the same ones again, from its first.
-pub type SetAside = Box<dyn FnMut(&Origin, Epoch, &[Record]) -> Result<(), ImageError> + Send>;
 
 /// One origin's worker.
 pub struct Worker {
@@ -83,7 +79,7 @@ impl Worker {
             }
             Effect::Cut { last, epoch, generation, .. } => {
                 self.image.flush()?;
-                self.set_aside_after(last.seq, epoch)?;
+                self.set_aside_after(&Parting { common: last.seq, after: last.seq, epoch })?;
                 self.image.cut(last, generation)?;
                 self.image.flush()?;
                 return Ok(Some(Event::Cut { origin, at: last }));
@@ -95,17 +91,6 @@ impl Worker {
             _ => {}
         }
         Ok(None)
-    }
-
-    fn set_aside_after(&mut self, last: Seq, epoch: Epoch) -> Result<(), ImageError> {
-        let mut from = last.next();
-        let end = self.image.progress()?.appended.seq;
-        while from <= end {
-            let records = self.image.read_log(from, CUT_STEP_LEN)?;
-            (self.set_aside)(&self.origin, epoch, &records)?;
-            from = records.last().map_or(end, |r| r.header.seq).next();
-        }
-        Ok(())
     }
 
     /// Applies some records or, where none wait, collects some bodies.

@@ -2,8 +2,8 @@
 //!
 //! An export is a directory with `ops.jsonl`, a JSON line for every op in the order of the log, and `bodies/`, a file for every
 //! object that was put, named after the seq of its op: keys are any text, and no names of files. The line of an op names
-//! its file. A file `….incomplete` has holes where chunks are neither in the tail nor in the node's container; the line says
-//! where. When the command has ended well, everything is on the disk, and the tail may be discarded.
+//! its file. A file `….incomplete` has holes where chunks are neither in the tail, nor beside it, nor in the node's container;
+//! the line says where. When the command has ended well, everything is on the disk, and the tail may be discarded.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -154,6 +154,7 @@ fn faults(tail: &TailView) -> String {
     }
     for (count, what) in [
         (tail.damaged_payloads, "records have damaged payloads"),
+        (tail.damaged_bodies, "bodies from before it have damaged chunks"),
         (tail.breaks, "records do not follow the one before"),
     ] {
         if count > 0 {

@@ -13,7 +13,7 @@ use lockstep_storage::record::Record;
 use lockstep_storage::superblock::StoredRole;
 
 use super::Context;
-use super::baseline::take::Taking;
+use super::baseline::take::{Kept, Taking};
 use super::epochs::{History, Relation, fault_of, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
@@ -257,12 +257,17 @@ impl Log {
             return self.refuse_hello(&format!("{lost}; {way_out}"), cx);
         }
         let entry = cx.store.entry(&self.origin);
-        if entry.rebuild {
-            return self.take_baseline(&hello, Seq::ZERO, cx);
-        }
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
         let found = relation(theirs, hello.node.node_id(), ours);
+        if entry.rebuild {
+            let common = match found {
+                Relation::Diverged(common) => common,
+                Relation::Same | Relation::Behind(_) | Relation::Ahead => hello.last.seq.min(self.last.seq),
+                Relation::Deposed(_) | Relation::Unrelated => Seq::ZERO,
+            };
+            return self.take_baseline(&hello, Kept { common, through: Seq::ZERO }, cx);
+        }
         let started_empty = ![0, hello.incarnation].contains(&entry.peer_incarnation)
             && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch());
         if started_empty {
@@ -281,7 +286,7 @@ impl Log {
             Relation::Diverged(common) if self.applied.seq.max(self.apply_asked) <= common => {
                 self.cut(&hello, common, cx);
             }
-            Relation::Diverged(common) => self.take_baseline(&hello, common, cx),
+            Relation::Diverged(common) => self.take_baseline(&hello, Kept { common, through: common }, cx),
             Relation::Deposed(epoch) => self.refuse_hello(&format!("{} is under epoch {epoch}", self.origin), cx),
             Relation::Unrelated => {
                 let (node, source) = (cx.node.clone(), hello.node.clone());

@@ -8,6 +8,7 @@ use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::image::{Engine, Image, ImageError};
 
 use super::Worker;
+use super::aside::Parting;
 use crate::event::{BaselineStep, BaselineTask};
 
 /// Where the engines of one origin are, by generation.
@@ -48,8 +49,8 @@ impl Worker {
                 let portion = frozen.read_baseline(&from, bytes_max)?;
                 Ok(Some(BaselineStep::Read { connection, at, portion }))
             }
-            BaselineTask::SetAside { after, epoch } => {
-                self.set_aside_after(after, epoch)?;
+            BaselineTask::SetAside { common, after, epoch } => {
+                self.set_aside_after(&Parting { common, after, epoch })?;
                 Ok(Some(BaselineStep::SetAside))
             }
             BaselineTask::Begin { generation, at, bytes } => self.begin(generation, at, bytes).map(Some),

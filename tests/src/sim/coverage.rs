@@ -116,6 +116,7 @@ seen! {
     CrashWhileTaking,
     BacklogDropped,
     TailSetAside,
+    ChunksSetAside,
     PointMirrored,
     PointAtMirror,
     Trimmed,

@@ -16,6 +16,7 @@ use lockstep_storage::record::{HEADER_LEN, Header, Record};
 use lockstep_storage::superblock::{OriginEntry, StoredRole, Superblock};
 
 pub use self::log::LogTruth;
+pub use self::recovery::Gone;
 use super::scenario::{Scenario, Site};
 use super::topology::{Pair, SITES};
 

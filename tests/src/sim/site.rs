@@ -1,6 +1,6 @@
 //! One site: its devices, which outlive the process, and the process with its core and workers.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,13 +9,14 @@ use lockstep_mirror::event::{Effect, Event};
 use lockstep_mirror::node::Node;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::status::OriginStatus;
-use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_mirror::worker::{Aside, Chunk};
+use lockstep_storage::id::{BodyId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::{Image, Progress};
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::nvram::{Nvram, NvramError};
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
-use lockstep_storage::record::{Draft, Record};
+use lockstep_storage::record::Draft;
 
 use super::engines::{Engines, SimGenerations};
 use super::random::Random;
@@ -83,11 +84,17 @@ pub struct Watch {
 impl Worker {
     /// A worker on what a start has opened.
     #[must_use]
-    pub fn new(origin: Origin, image: Image, generations: SimGenerations, aside: &Aside) -> Self {
-        let aside = Arc::clone(aside);
-        let set_aside = Box::new(move |_: &Origin, _: Epoch, records: &[Record]| {
-            if let Ok(mut aside) = aside.lock() {
-                aside.extend(records.iter().map(|record| record.header.checksum));
+    pub fn new(origin: Origin, image: Image, generations: SimGenerations, tails: &Tails, forgets_chunks: bool) -> Self {
+        let tails = Arc::clone(tails);
+        let set_aside = Box::new(move |origin: &Origin, _: Epoch, step: Aside<'_>| {
+            let Ok(mut tails) = tails.lock() else { return Ok(()) };
+            match step {
+                Aside::Records(records) => tails.records.extend(records.iter().map(|record| record.header.checksum)),
+                Aside::Chunks(_) if forgets_chunks => {}
+                Aside::Chunks(chunks) => {
+                    let named = |chunk: &Chunk| ((origin.clone(), chunk.body, chunk.index), chunk.bytes.clone());
+                    tails.chunks.extend(chunks.iter().map(named));
+                }
             }
             Ok(())
         });
@@ -105,8 +112,17 @@ impl Worker {
     }
 }
 
-/// Checksums of the records that a site has set aside, durably.
-pub type Aside = Arc<Mutex<HashSet<u64>>>;
+/// What a site has set aside, durably.
+#[derive(Debug, Default)]
+pub struct SetAside {
+    /// Checksums of records.
+    pub records: HashSet<u64>,
+    /// Chunks from before the first of them.
+    pub chunks: HashMap<(Origin, BodyId, u32), Bytes>,
+}
+
+/// The same, of all its processes.
+pub type Tails = Arc<Mutex<SetAside>>;
 
 /// Acks that have reached a process, taken into account by its core or not yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -171,7 +187,7 @@ pub struct SiteState {
     /// The engines.
     pub engines: Engines,
     /// What its workers have set aside.
-    pub aside: Aside,
+    pub tails: Tails,
     /// The process, where one runs.
     pub process: Option<Process>,
     /// Processes so far.
@@ -249,7 +265,7 @@ impl SiteState {
             nvram: SimNvram::new(lockstep_mirror::start::region_len(&plan)),
             plan,
             engines: Engines::default(),
-            aside: Aside::default(),
+            tails: Tails::default(),
             process: None,
             boots: 0,
             lost: false,

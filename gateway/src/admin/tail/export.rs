@@ -116,9 +116,11 @@ pub struct OpView {
 pub struct BodyView {
     /// Bytes that stand in the tail.
     pub tail_bytes: u64,
+    /// Bytes that came before its first record, and were set aside beside it.
+    pub beside_bytes: u64,
     /// Bytes that only the container of this node has.
     pub container_bytes: u64,
-    /// Bytes that are in neither: 0 for a whole object.
+    /// Bytes that are nowhere: 0 for a whole object.
     pub missing_bytes: u64,
     /// Offset and length of the first 1000 runs of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -190,6 +192,7 @@ impl Export {
             self.send(&Line::Op(Box::new(op)))?;
         }
         view.damage = reader.damage().map(DamageView::from);
+        view.damaged_bodies = self.client.tails().damaged_bodies(&self.file.name)?;
         self.send(&Line::End(Box::new(view)))
     }
 
@@ -199,6 +202,7 @@ impl Export {
         let mut send = |piece: Piece| {
             let (bytes, count) = match piece {
                 Piece::Tail(bytes) => (bytes, &mut view.tail_bytes),
+                Piece::Beside(bytes) => (bytes, &mut view.beside_bytes),
                 Piece::Container(bytes) => (bytes, &mut view.container_bytes),
                 Piece::Missing(len) => {
                     view.miss(offset, len);

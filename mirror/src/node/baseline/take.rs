@@ -85,14 +85,23 @@ impl Taking {
     }
 }
 
+/// What of this end's history need not be set aside before a baseline.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Kept {
+    /// The last record that the source has too; 0 where that cannot be told.
+    pub(in crate::node) common: Seq,
+    /// The last one that is not set aside: that one, or 0 where everything is given up by order.
+    pub(in crate::node) through: Seq,
+}
+
 impl Log {
-    /// This end's history cannot go on: after `common` it is set aside, and the source is asked for a baseline.
-    pub(in crate::node) fn take_baseline(&mut self, hello: &Hello, common: Seq, cx: &mut Context) {
+    /// This end's history cannot go on: what is not kept of it is set aside, and the source is asked for a baseline.
+    pub(in crate::node) fn take_baseline(&mut self, hello: &Hello, kept: Kept, cx: &mut Context) {
         let history = History { epochs: &hello.epochs, last: hello.last };
-        let epoch = history.epoch_at(common).unwrap_or_default();
+        let epoch = history.epoch_at(kept.through).unwrap_or_default();
         let (origin, last) = (self.origin.clone(), self.last.seq);
         // What is trimmed is in the image only, which is given up.
-        let after = common.max(self.trimmed);
+        let (common, after) = (kept.common, kept.through.max(self.trimmed));
         let destination = self.destination();
         destination.gate = Gate::Filling;
         destination.taking = Some(Taking::new(Stage::SettingAside));
@@ -101,7 +110,7 @@ impl Log {
             return self.ask_for_baseline(cx);
         }
         cx.note(&origin, format!("setting records {} to {last} aside: {} goes another way", after.next(), hello.node));
-        cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { after, epoch } });
+        cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { common, after, epoch } });
     }
 
     /// Nothing of the origin is here, or the source says that it has nothing that follows.

@@ -311,5 +311,6 @@ impl World {
 fn worker(state: &SiteState, origin: Origin, image: Image, mistake: Option<Mistake>) -> Worker {
     let forgets_flush = mistake == Some(Mistake::BaselineUnflushed);
     let generations = SimGenerations::new(&state.engines, &origin, forgets_flush);
-    Worker::new(origin, image, generations, &state.aside)
+    let forgets_chunks = mistake == Some(Mistake::ChunksForgotten);
+    Worker::new(origin, image, generations, &state.tails, forgets_chunks)
 }

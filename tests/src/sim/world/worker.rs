@@ -1,5 +1,7 @@
 //! The engine's workers: append, apply, trim, collect, cut and fetch in order, one at a time; flushes beside them.
 
+use std::sync::Arc;
+
 use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
 use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::image::baseline::Bookmark;
@@ -8,7 +10,7 @@ use lockstep_storage::image::{Image, Progress};
 use super::{Happening, World};
 use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
-use crate::sim::model::{Checked, Violation, broken, within_bound};
+use crate::sim::model::{Checked, Gone, Violation, broken, within_bound};
 use crate::sim::scenario::Site;
 
 impl World {
@@ -71,7 +73,7 @@ impl World {
         let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
         let waiting = worker.engine.image().collect(Seq::ZERO, 0);
         let next = if step { None } else { worker.queue.pop_front() };
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let done = if let Some(effect) = next {
             if let Effect::Flush { .. } = effect {
                 self.flush(site, index);
@@ -122,21 +124,33 @@ impl World {
         Ok(())
     }
 
-    /// A deposed source's records are set aside before they go.
-    pub(super) fn was_set_aside(&mut self, site: Site, gone: &[Position]) -> Checked {
-        if gone.is_empty() {
+    /// A deposed source's records are set aside before they go, and what their objects need from before them.
+    pub(super) fn was_set_aside(&mut self, site: Site, gone: &Gone) -> Checked {
+        if gone.records.is_empty() {
             return Ok(());
         }
         self.seen.note(Seen::TailSetAside);
-        let missing = self.sites[site.index()]
-            .aside
-            .lock()
-            .ok()
-            .and_then(|aside| gone.iter().find(|known| !aside.contains(&known.checksum)).copied());
-        match missing {
-            Some(at) => broken(1, format!("{site:?} gives up record {at} and has not set it aside")),
-            None => Ok(()),
+        let tails = Arc::clone(&self.sites[site.index()].tails);
+        let Ok(tails) = tails.lock() else { return Ok(()) };
+        if let Some(at) = gone.records.iter().find(|known| !tails.records.contains(&known.checksum)) {
+            return broken(1, format!("{site:?} gives up record {at} and has not set it aside"));
         }
+        for (chunk, record) in &gone.chunks {
+            let (origin, body, index) = chunk;
+            // A site that begins anew by order sets aside what it has in common with its source too.
+            if record.is_some_and(|record| tails.records.contains(&record)) {
+                continue;
+            }
+            if tails.chunks.get(chunk).is_none_or(|bytes| self.model.chunk(origin, *body, *index) != Some(bytes)) {
+                let at = body.seq;
+                return broken(
+                    1,
+                    format!("{site:?} gives up an object and has not set chunk {index} of its body {at} aside"),
+                );
+            }
+            self.seen.note(Seen::ChunksSetAside);
+        }
+        Ok(())
     }
 
     /// Mistakes of the worker are made to what it says.
@@ -155,8 +169,8 @@ impl World {
     }
 
     /// Holds an effect against the model before it is carried out. Beside it, what it takes away.
-    fn before_work(&mut self, site: Site, index: usize, mut effect: Effect) -> Checked<(Effect, Vec<Position>)> {
-        let mut gone = Vec::new();
+    fn before_work(&mut self, site: Site, index: usize, mut effect: Effect) -> Checked<(Effect, Gone)> {
+        let mut gone = Gone::default();
         match &mut effect {
             Effect::Trim { origin, through } => {
                 if self.mistake == Some(Mistake::TrimmedBehindFrozen) && self.frozen_at(site, index).is_some() {
