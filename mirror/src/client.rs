@@ -87,6 +87,18 @@ pub enum Role {
     Fenced,
 }
 
+impl Role {
+    /// In one word, the same in status, metrics and log lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
 /// An origin at this node, as the gateway needs it for every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginState {

@@ -8,6 +8,7 @@ use lockstep_storage::record::{Draft, Record};
 
 use crate::client::{OriginState, Receipt, Refusal};
 use crate::message::Message;
+use crate::note::Note;
 use crate::plan::AckLevel;
 
 /// Names a submission or command until it is answered. Made by the runtime, never used twice in a process.
@@ -380,12 +381,12 @@ pub enum Effect {
     },
     /// What this node is for an origin has changed: the gateway must know before the next request.
     Publish(OriginState),
-    /// A state changed: one line in the log of events.
+    /// Something changed: one line in the log of events.
     Note {
-        /// Whose stream.
+        /// Whose; this node's own where it is the whole node's.
         origin: Origin,
-        /// What changed, to what, why.
-        text: String,
+        /// What.
+        note: Box<Note>,
     },
     /// Stop the process: recovery speaks, not a retry.
     Stop {

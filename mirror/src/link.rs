@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_storage::id::Origin;
 use tokio::net::TcpListener;
@@ -150,6 +150,7 @@ impl LinkHandle {
             lanes: Mutex::default(),
             accepting: Mutex::default(),
             skews: Mutex::default(),
+            refused: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -242,6 +243,8 @@ struct Shared {
     /// Held from taking a number to saying that its connection stands, so that events come in the order of numbers.
     accepting: Mutex<()>,
     skews: Mutex<HashMap<Origin, i64>>,
+    /// The refusal that was logged last, and when.
+    refused: Mutex<Option<(String, Instant)>>,
 }
 
 /// One connection, as those who send by it and close it see it.
@@ -273,7 +276,7 @@ impl Shared {
     /// The connection is over: nothing more can be sent by it, and the core hears why.
     fn disconnected(&self, origin: &Origin, connection: Connection, reason: String) {
         self.lanes().remove(&(origin.clone(), connection));
-        tracing::info!(%origin, connection = connection.0, reason, "disconnected");
+        tracing::debug!(%origin, connection = connection.0, reason, "disconnected");
         (self.deliver)(Event::Disconnected { origin: origin.clone(), connection, reason }, Held::none());
     }
 

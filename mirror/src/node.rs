@@ -12,12 +12,14 @@
 //! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
 //!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
+//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes.
 
 mod baseline;
 mod destination;
 pub mod epochs;
 mod failback;
 mod fence;
+mod flaps;
 mod log;
 mod point;
 mod promote;
@@ -27,10 +29,12 @@ mod source;
 mod store;
 mod stream;
 mod visit;
+mod watch;
 
 use std::collections::VecDeque;
 
 use lockstep_storage::id::{NodeId, Origin, Seq};
+use lockstep_storage::recovery::Damage;
 use lockstep_storage::superblock::{StoredRole, Superblock};
 
 pub use self::promote::{IN_SYNC_AT_LAST_CONTACT, MAY_LACK_WRITES, PROVED};
@@ -41,6 +45,7 @@ use self::source::Source;
 use self::store::Store;
 use crate::client::Refusal;
 use crate::event::{Command, Effect, Event, Now, Report, Ticket};
+use crate::note::{Note, Noted};
 use crate::plan::{NodePlan, OriginPlan};
 use crate::start::Found;
 
@@ -80,10 +85,6 @@ struct Context<'a> {
 impl Context<'_> {
     fn emit(&mut self, effect: Effect) {
         self.effects.push(effect);
-    }
-
-    fn note(&mut self, origin: &Origin, text: impl Into<String>) {
-        self.effects.push(Effect::Note { origin: origin.clone(), text: text.into() });
     }
 
     fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
@@ -146,6 +147,14 @@ impl Node {
         let store = Store::new(superblock, counter);
         let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
         node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
+        node.each_log(now, effects, Log::watch);
+        for (log, Found { recovered, .. }) in node.logs.iter_mut().zip(found) {
+            let mut cx = Context { now, node: &node.name, store: &mut node.store, effects };
+            if let Some(Damage { from, through }) = recovered.damaged {
+                let text = "records in the NVRAM are damaged: the peer is asked for them";
+                log.note(Note::new(Noted::RecordsDamaged).reason(text).records(from, through), &mut cx);
+            }
+        }
         node.write_superblock(effects);
         node
     }
@@ -192,6 +201,7 @@ impl Node {
                 self.on(&origin, now, effects, |log, cx| log.on_message(connection, message, cx));
             }
         }
+        self.each_log(now, effects, Log::watch);
         self.write_superblock(effects);
     }
 

@@ -6,6 +6,7 @@ mod descriptors;
 mod engine;
 mod generations;
 mod log_writer;
+mod notes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

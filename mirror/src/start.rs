@@ -243,6 +243,5 @@ fn settle_damage(entry: &mut OriginEntry, found: &Found, has_mirror: bool) -> Re
             return Err(StartError::Plan(text));
         }
     }
-    tracing::warn!(origin = %entry.origin, "records {from} to {through} in the NVRAM are damaged: the peer is asked for them");
     Ok(())
 }

@@ -114,6 +114,14 @@ pub struct OriginStatus {
     pub mirrored_acks: u64,
     /// Connections made.
     pub connects: u64,
+    /// The link stands, and both ends hold one history or a baseline is on its way.
+    pub linked: bool,
+    /// Times that it stood and was lost.
+    pub link_losses: u64,
+    /// It was lost so often that its changes are not told one by one, and writers are kept from waiting for it.
+    pub flapping: bool,
+    /// Changes of the state.
+    pub state_changes: u64,
     /// Segments of the partition: free, active, sealed.
     pub segments: (u32, u32, u32),
     /// Bytes of a segment.

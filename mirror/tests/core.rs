@@ -5,5 +5,7 @@
 mod bench;
 #[path = "core/destination.rs"]
 mod destination;
+#[path = "core/events.rs"]
+mod events;
 #[path = "core/source.rs"]
 mod source;

@@ -80,6 +80,15 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_stream_connects_total", "counter", "Connections made", |o, _| {
         o.peer.as_ref().map(|_| o.connects.to_string())
     }),
+    ("lockstep_stream_link_losses_total", "counter", "Times that the link stood and was lost", |o, _| {
+        o.peer.as_ref().map(|_| o.link_losses.to_string())
+    }),
+    ("lockstep_stream_flapping", "gauge", "Does the link come and go?", |o, _| {
+        o.peer.as_ref().map(|_| u8::from(o.flapping).to_string())
+    }),
+    ("lockstep_stream_state_changes_total", "counter", "Changes of the stream's state", |o, _| {
+        o.peer.as_ref().map(|_| o.state_changes.to_string())
+    }),
     ("lockstep_acks_mirrored_total", "counter", "Writes answered that the peer had", |o, _| {
         Some(o.mirrored_acks.to_string())
     }),

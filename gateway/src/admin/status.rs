@@ -138,6 +138,18 @@ view! {
         mirrored_acks: u64,
         /// Connections made.
         connects: u64,
+        /// The link stands.
+        #[serde(default)]
+        linked: bool,
+        /// Times that it stood and was lost.
+        #[serde(default)]
+        link_losses: u64,
+        /// It comes and goes.
+        #[serde(default)]
+        flapping: bool,
+        /// Changes of the state.
+        #[serde(default)]
+        state_changes: u64,
         /// NVRAM segments free.
         segments_free: u32,
         /// NVRAM segments active.
@@ -176,11 +188,7 @@ view! {
 /// A role in one word.
 #[must_use]
 pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Source => "source",
-        Role::Destination => "destination",
-        Role::Fenced => "fenced",
-    }
+    role.as_str()
 }
 
 /// A policy in one word.
@@ -249,6 +257,7 @@ impl NodeView {
             "node {}   version {}   up {} s   NVRAM persist class {}\n",
             self.node, self.version, self.uptime_s, self.persist_class
         );
+        // Writing to a String cannot fail.
         for origin in &self.origins {
             origin.text(&mut out);
         }
@@ -257,7 +266,6 @@ impl NodeView {
         }
         if !self.tails.is_empty() {
             let bytes = approximate(self.tails.iter().map(|tail| tail.bytes).sum());
-            // Writing to a String cannot fail.
             let _ = writeln!(out, "tails   {} set aside, {bytes}: see `lockstep tail list`", self.tails.len());
         }
         if let Some(hook) = &self.hook {
@@ -297,6 +305,10 @@ impl OriginView {
             degraded_acks: origin.degraded_acks,
             mirrored_acks: origin.mirrored_acks,
             connects: origin.connects,
+            linked: origin.linked,
+            link_losses: origin.link_losses,
+            flapping: origin.flapping,
+            state_changes: origin.state_changes,
             segments_free: origin.segments.0,
             segments_active: origin.segments.1,
             segments_sealed: origin.segments.2,
@@ -339,6 +351,13 @@ impl OriginView {
             );
             let _ =
                 writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
+            let _ = writeln!(
+                out,
+                "  link               {}, lost {} times{}",
+                if self.linked { "up" } else { "down" },
+                self.link_losses,
+                if self.flapping { "   FLAPPING" } else { "" }
+            );
         }
         if let Some(baseline) = &self.baseline {
             baseline.text(out);

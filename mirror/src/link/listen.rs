@@ -4,7 +4,7 @@
 //! to replay from. A connection that opens no stream in time is dropped. A refusal is one sentence with its HTTP status.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -36,6 +36,8 @@ const CONNECTIONS_MAX: usize = 256;
 const REQUESTS_MAX: u32 = 4;
 /// Pause after a failed accept: the process is out of descriptors, or something like it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two lines in the log that say the same refusal.
+const REFUSAL_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Accepts until told to stop.
 pub(super) async fn serve(shared: &Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
@@ -154,7 +156,10 @@ async fn stream_of(
     let (origin, peer) = match admit(shared, &origin, nonce.as_deref(), request.headers()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::warn!(origin, status = refusal.0.as_u16(), reason = refusal.1, "a stream was refused");
+            if shared.is_news(&refusal.1) {
+                let status = refusal.0.as_u16();
+                tracing::warn!(event = "opening_refused", origin, status, reason = refusal.1);
+            }
             return Err(refusal);
         }
     };
@@ -231,6 +236,16 @@ impl Visitor {
 }
 
 impl Shared {
+    /// Was another refusal logged last, or this one long ago? A peer that is configured wrongly comes every few seconds.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = refused.as_ref().is_some_and(|(said, at)| said == reason && at.elapsed() < REFUSAL_INTERVAL);
+        if !said {
+            *refused = Some((reason.to_owned(), Instant::now()));
+        }
+        !said
+    }
+
     /// Ends the connections that peers opened: all, or those that a newer one replaces.
     fn end_incoming(&self, newer: Option<&Standing>, reason: &str) {
         let ends = |(origin, connection): &(Origin, Connection), lane: &mut Lane| {

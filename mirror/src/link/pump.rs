@@ -161,7 +161,7 @@ impl Shared {
     /// Says that a connection stands.
     pub(super) fn connected(&self, standing: &Standing) {
         let (origin, connection) = (standing.origin.clone(), standing.connection);
-        tracing::info!(%origin, connection = connection.0, peer = %standing.peer, "connected");
+        tracing::debug!(%origin, connection = connection.0, peer = %standing.peer, "connected");
         (self.deliver)(Event::Connected { origin, connection }, Held::none());
     }
 

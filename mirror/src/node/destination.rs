@@ -18,6 +18,7 @@ use super::epochs::{History, Relation, fault_of, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
 use crate::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use crate::note::{Note, Noted};
 use crate::plan::{AckLevel, Policy};
 
 /// What a promote waits for.
@@ -134,6 +135,11 @@ impl Destination {
         self.gate == Gate::Open
     }
 
+    /// A source is let in: it sends records or a baseline, or will as soon as what comes first is stored.
+    pub(super) fn stands(&self) -> bool {
+        self.gate != Gate::Shut
+    }
+
     /// What is here is being cut or replaced: nothing else begins.
     pub(super) fn is_rebuilding(&self) -> bool {
         self.cutting || self.taking.as_ref().is_some_and(Taking::is_settled)
@@ -170,12 +176,13 @@ impl Log {
         destination.apply_wanted = Seq::ZERO;
         destination.leave_baseline();
         if let Some(older) = destination.connection.replace(connection) {
+            "replaced by a newer connection of the source".clone_into(&mut self.watch.link_reason);
             self.close(older, cx);
         }
         self.after.retain(|(_, what)| !matches!(what, After::Welcome(_) | After::MarkStored(..)));
     }
 
-    pub(super) fn inbound_lost(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+    pub(super) fn inbound_lost(&mut self, connection: Connection, reason: &str) {
         let destination = self.destination();
         if destination.connection == Some(connection) {
             destination.connection = None;
@@ -183,7 +190,7 @@ impl Log {
             destination.hello = None;
             destination.leave_baseline();
             destination.reason = format!("no link: {reason}");
-            cx.note(&self.origin, format!("link from the source lost ({reason})"));
+            reason.clone_into(&mut self.watch.link_reason);
         }
     }
 
@@ -191,7 +198,7 @@ impl Log {
     pub(super) fn hang_up(&mut self, why: &str, cx: &mut Context) {
         if let Some(connection) = self.destination().connection {
             self.close(connection, cx);
-            self.inbound_lost(connection, why, cx);
+            self.inbound_lost(connection, why);
         }
     }
 
@@ -355,15 +362,6 @@ impl Log {
         destination.cutting = true;
         let epoch = before.map(|e| e.epoch).unwrap_or_default();
         let last = Position { epoch, seq: common, checksum: after.parent };
-        cx.note(
-            &self.origin,
-            format!(
-                "setting records {} to {} aside: {} never committed them",
-                common.next(),
-                self.last.seq,
-                hello.node
-            ),
-        );
         let generation = self.partition.generation();
         cx.emit(Effect::Cut { origin: self.origin.clone(), last, epoch, generation });
     }
@@ -371,6 +369,9 @@ impl Log {
     /// The container ends at the common point, durably: the partition begins anew, and its old records are never read.
     pub(super) fn on_cut(&mut self, at: Position, cx: &mut Context) {
         let Side::Destination(_) = &self.side else { return };
+        let text = "the source never committed them: they are in a tail, see 'lockstep tail list'";
+        let (first, last) = (at.seq.next(), self.last.seq);
+        self.note(Note::new(Noted::TailSetAside).reason(text).records(first, last), cx);
         let extent = self.partition.extent();
         let generation = self.partition.generation();
         self.partition = Partition::new(self.origin.node_id(), extent, generation);
@@ -409,7 +410,6 @@ impl Log {
         destination.reason = "linked".into();
         let was_fenced = std::mem::take(&mut destination.fenced);
         self.send(connection, Message::Welcome(welcome), cx);
-        cx.note(&self.origin, format!("linked to the source; records up to {} are here", self.last.seq));
         if was_fenced {
             self.publish(cx);
         }
@@ -417,7 +417,6 @@ impl Log {
 
     fn set_in_sync(&mut self, connection: Connection, mark: bool, cx: &mut Context) {
         let version = cx.store.change(&self.origin, |entry| entry.in_sync = mark);
-        cx.note(&self.origin, if mark { "in sync" } else { "out of sync, as the source says" });
         self.when_stored(version, After::MarkStored(connection, mark));
     }
 

@@ -19,9 +19,11 @@ use super::Context;
 use super::baseline::take::Taking;
 use super::destination::Destination;
 use super::source::Source;
+use super::watch::Watch;
 use crate::client::{OriginState, Role};
 use crate::event::{BaselineStep, Connection, Effect};
 use crate::message::Message;
+use crate::note::{Note, Noted};
 use crate::plan::{Limits, OriginPlan, StreamPlan};
 
 /// What waits for a version of the superblock.
@@ -105,6 +107,8 @@ pub(super) struct Log {
     pub(super) rival: bool,
     /// A connection that the peer opened to this node as its destination, while this node is a source.
     pub(super) visitor: Option<Connection>,
+    /// What is told of it.
+    pub(super) watch: Watch,
     pub(super) side: Side,
 }
 
@@ -150,6 +154,7 @@ impl Log {
             opened: 0,
             rival: false,
             visitor: None,
+            watch: Watch::default(),
             side,
         }
     }
@@ -309,7 +314,7 @@ impl Log {
     pub(super) fn on_full(&mut self, full: bool, cx: &mut Context) {
         if self.full != full {
             self.full = full;
-            cx.note(&self.origin, if full { "the device is full: writes are refused" } else { "there is space again" });
+            self.note(Note::new(if full { Noted::DiskFull } else { Noted::DiskSpace }), cx);
         }
     }
 
@@ -377,7 +382,7 @@ impl Log {
         match &self.side {
             Side::Source(_) if is_incoming(connection) => self.visit_over(connection),
             Side::Source(_) => self.stream_lost(connection, reason, cx),
-            Side::Destination(_) => self.inbound_lost(connection, reason, cx),
+            Side::Destination(_) => self.inbound_lost(connection, reason),
         }
     }
 

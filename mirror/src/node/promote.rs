@@ -12,6 +12,7 @@ use super::log::{After, Log, Side};
 use super::source::{Source, push_epoch};
 use super::stream::Stream;
 use crate::event::{BaselineTask, Effect, Report, Ticket};
+use crate::note::{Note, Noted};
 
 /// Nothing can be missing: the source never answers alone, and it was in sync.
 pub const PROVED: &str = "proved";
@@ -61,7 +62,7 @@ impl Log {
         if verdict == MAY_LACK_WRITES && !accept_loss {
             return cx.reply_error(ticket, format!("{text}; --accept-loss promotes all the same"));
         }
-        cx.note(&origin, format!("promote: {text}"));
+        self.note(Note::new(Noted::PromoteBegun).reason(text.clone()).at(self.last), cx);
         self.shut(cx);
         self.destination().promotion =
             Some(Promotion { ticket: Some(ticket), verdict, text, storing: false, fenced: false });
@@ -162,7 +163,7 @@ impl Log {
         self.connect(cx);
         let epoch = self.epoch(cx);
         let text = format!("{} is promoted under epoch {epoch}: {}", self.origin, promotion.text);
-        cx.note(&self.origin, text.clone());
+        self.watch.role_reason = Some(text.clone());
         if let Some(ticket) = promotion.ticket {
             cx.reply(ticket, Report { text, at: Some(self.last), verdict: Some(promotion.verdict) });
         }

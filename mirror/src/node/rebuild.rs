@@ -9,6 +9,7 @@ use lockstep_storage::superblock::StoredRole;
 use super::Context;
 use super::log::{After, Log, Side};
 use crate::event::Ticket;
+use crate::note::{Note, Noted};
 
 impl Log {
     /// Gives up what is here, for a baseline from the source.
@@ -53,7 +54,7 @@ impl Log {
             }
         });
         let text = format!("{origin} is filled by a baseline as soon as {peer}, as its source, connects");
-        cx.note(&origin, format!("rebuild ordered by the operator: {text}"));
+        self.note(Note::new(Noted::RebuildOrdered).reason(text.clone()), cx);
         match &mut self.side {
             Side::Source(_) => self.fence_for("what is here is given up for a baseline", version, cx),
             Side::Destination(destination) => {

@@ -42,7 +42,7 @@ impl Log {
             origin: self.origin.clone(),
             role: self.role(),
             epoch: entry.epoch(),
-            state: StreamState::Alone,
+            state: self.state(entry.in_sync),
             reason: "no mirror".into(),
             alone: false,
             peer: None,
@@ -63,6 +63,10 @@ impl Log {
             degraded_acks: 0,
             mirrored_acks: 0,
             connects: 0,
+            linked: false,
+            link_losses: self.watch.flaps.total,
+            flapping: self.watch.flaps.is_flapping(),
+            state_changes: self.watch.changes,
             segments: self.partition.counts(),
             segment_len: self.partition.extent().segment_len,
             segment_waits: self.segment_waits,
@@ -74,7 +78,7 @@ impl Log {
         match &self.side {
             Side::Source(source) => source.show(&mut status, now),
             Side::Destination(destination) => {
-                destination.show(&mut status, entry.in_sync, now);
+                destination.show(&mut status, now);
                 status.peer.clone_from(&self.peer);
             }
         }
@@ -88,7 +92,7 @@ impl Source {
         status.degraded_acks = self.degraded_acks;
         status.mirrored_acks = self.mirrored_acks;
         let Some(stream) = &self.stream else { return };
-        status.state = stream.state;
+        status.linked = stream.stands();
         status.reason.clone_from(&stream.reason);
         status.alone = stream.alone;
         status.peer = Some(stream.plan.destination.clone());
@@ -104,8 +108,9 @@ impl Source {
 }
 
 impl Destination {
-    fn show(&self, status: &mut OriginStatus, in_sync: bool, now: Now) {
-        status.state = match (self.is_open(), in_sync) {
+    /// The stream's state here, where the in-sync mark stands or does not.
+    pub(super) fn state(&self, in_sync: bool) -> StreamState {
+        match (self.is_open(), in_sync) {
             _ if self.lost.is_some() => StreamState::Lost,
             _ if self.taking.is_some() => StreamState::Baseline,
             _ if self.fenced => StreamState::Fenced,
@@ -113,7 +118,11 @@ impl Destination {
             (true, false) => StreamState::CatchingUp,
             (false, true) => StreamState::Unsettled,
             (false, false) => StreamState::OutOfSync,
-        };
+        }
+    }
+
+    fn show(&self, status: &mut OriginStatus, now: Now) {
+        status.linked = self.stands();
         status.reason.clone_from(&self.reason);
         status.peer_persisted = self.source_committed();
         status.unapplied_ms = self.unapplied.oldest_ms(now.mono_ms);

@@ -4,6 +4,8 @@
 //! persisted here is enough only where there is no mirror, under `async`, under `sync` after the out-of-sync mark is
 //! durable, or at a promoted node that has not been in sync since. Nothing else moves `committed`.
 
+mod late;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use super::point::Points;
 use super::stream::Stream;
 use crate::client::{Answered, Receipt, Refusal};
 use crate::event::{Effect, Now, Ticket};
+use crate::note::{Note, Noted};
 use crate::plan::{AckLevel, Limits, OriginPlan, Policy};
 use crate::status::StreamState;
 
@@ -204,7 +207,8 @@ impl Log {
         let source = self.source();
         source.raising = false;
         source.fresh = true;
-        cx.note(&self.origin, format!("epoch {epoch} begins"));
+        let after = self.last.seq;
+        self.note(Note::new(Noted::EpochBegun).epoch(epoch).seq(after), cx);
     }
 
     /// Admits a client's write, or refuses it without effect.
@@ -396,47 +400,6 @@ impl Log {
             source.waiting.push_front(waiting);
         }
         self.settle_doubtful(applied, cx);
-    }
-
-    /// What was given up through here is in the image, or will never be here.
-    pub(super) fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
-        let Side::Source(source) = &mut self.side else { return };
-        while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
-            source.doubtful.pop_front();
-            cx.emit(Effect::Settled { ticket });
-        }
-    }
-
-    /// Answers "outcome unknown" to the writes that `which` picks: they may yet become visible.
-    pub(super) fn give_up(&mut self, reason: &str, oldest_ms: u64, required_only: bool, cx: &mut Context) {
-        let now_ms = cx.now.mono_ms;
-        let Side::Source(source) = &mut self.side else { return };
-        let mut kept = VecDeque::with_capacity(source.waiting.len());
-        for waiting in source.waiting.drain(..) {
-            let picked = !required_only || waiting.require.is_some();
-            if picked && now_ms.saturating_sub(waiting.since_ms) >= oldest_ms {
-                let Waiting { ticket, epoch, seq, .. } = waiting;
-                cx.refuse(ticket, Refusal::Unknown { epoch, seq, reason: reason.into() });
-                source.doubtful.push_back((seq, ticket));
-            } else {
-                kept.push_back(waiting);
-            }
-        }
-        source.waiting = kept;
-        source.doubtful.make_contiguous().sort_unstable_by_key(|(seq, _)| *seq);
-        self.settle_doubtful(self.applied.seq, cx);
-    }
-
-    /// Refuses what was admitted and has no place yet: no effect.
-    pub(super) fn refuse_submissions(&mut self, reason: &str, cx: &mut Context) {
-        let Side::Source(source) = &mut self.side else { return };
-        // The core's own begin an epoch: they wait for their turn.
-        source.submissions.retain(|submission| {
-            if let Some(ticket) = submission.ticket {
-                cx.refuse(ticket, Refusal::Unavailable { reason: reason.into(), retry_after_s: 1 });
-            }
-            submission.ticket.is_none()
-        });
     }
 
     pub(super) fn source_tick(&mut self, cx: &mut Context) {

@@ -11,8 +11,8 @@ use lockstep_storage::id::{Epoch, Origin, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::Clock;
 use super::log_writer::{Figures, Job};
+use super::{Clock, notes};
 use crate::client::{Client, Input, OriginState, Receipt, Refusal, RoleChange, Submission};
 use crate::event::{Effect, Event, IDLE_INTERVAL_MS, Report, Ticket};
 use crate::link::LinkHandle;
@@ -204,12 +204,12 @@ impl Core {
                 }
             }
             Effect::Publish(state) => self.publish(state),
-            Effect::Note { origin, text } => {
-                tracing::info!(%origin, "{text}");
+            Effect::Note { origin, note } => {
+                notes::write(&origin, &note);
                 self.show_status(true);
             }
             Effect::Stop { reason } => {
-                tracing::error!("the node stops: {reason}");
+                tracing::error!(event = "node_stops", reason);
                 *self.stop.1.lock().unwrap_or_else(PoisonError::into_inner) = reason;
                 self.stop.0.cancel();
             }

@@ -136,12 +136,11 @@ impl Worker {
     }
 
     fn swap(&mut self) -> Result<Option<BaselineStep>, ImageError> {
-        let Some(Filling { generation, engine, .. }) = self.filling.take() else {
+        let Some(Filling { engine, .. }) = self.filling.take() else {
             return Err(ImageError::Engine("no engine is filled that could be put in place".into()));
         };
         let before = self.image.swap(engine);
         before.retire();
-        tracing::info!(origin = %self.origin, generation, "the image is a new one");
         (self.apply_through, self.collect_through) = (Seq::ZERO, None);
         let (progress, time_ms) = (self.image.progress()?, self.image.view().time_ms()?);
         Ok(Some(BaselineStep::Swapped { progress, time_ms }))

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ticket};
 use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
+use lockstep_mirror::note::Note;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::start::{Engines, StartError, Started, region_len, start};
+use lockstep_mirror::status::{OriginStatus, Status};
 use lockstep_mirror::worker::{Generations, Worker};
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
 use lockstep_storage::image::memory::MemoryEngine;
@@ -64,16 +66,21 @@ pub(crate) fn create_bucket(bucket: &str) -> Draft {
 }
 
 /// The record that creates a bucket and follows another one.
-pub(crate) fn follows(parent: Position, epoch: Epoch, bucket: &str) -> Record {
+fn follows(parent: Position, epoch: Epoch, bucket: &str, time_ms: u64) -> Record {
     let (committed, persisted) = (parent.seq, parent.seq);
-    create_bucket(bucket).place(&Place { parent, epoch, committed, persisted, time_ms: 1 })
+    create_bucket(bucket).place(&Place { parent, epoch, committed, persisted, time_ms })
 }
 
 /// A run of records from `parent` on.
 pub(crate) fn run(parent: Position, epoch: Epoch, count: usize) -> Vec<Record> {
+    run_at(parent, epoch, count, 1)
+}
+
+/// The same, modified at this time.
+pub(crate) fn run_at(parent: Position, epoch: Epoch, count: usize, time_ms: u64) -> Vec<Record> {
     let mut parent = parent;
     let next = |n: usize| {
-        let record = follows(parent, epoch, &format!("bucket-{}-{n}", epoch.counter));
+        let record = follows(parent, epoch, &format!("bucket-{}-{n}", epoch.counter), time_ms);
         parent = record.position();
         record
     };
@@ -89,7 +96,11 @@ pub(crate) struct Bench {
     /// The origin under test.
     pub(crate) origin: Origin,
     pub(crate) effects: Vec<Effect>,
+    /// What came in the log of events, in order.
+    pub(crate) notes: Vec<Note>,
     pub(crate) now_ms: u64,
+    /// Its wall clock against `now_ms`, in milliseconds.
+    pub(crate) wall_offset_ms: i64,
     tickets: u64,
 }
 
@@ -130,8 +141,19 @@ impl Bench {
             )
         };
         let workers = images.into_iter().map(worker).collect();
-        let mut bench =
-            Self { plan, nvram, engines, node, workers, origin: site("site-a"), effects, now_ms: 1, tickets: 0 };
+        let mut bench = Self {
+            plan,
+            nvram,
+            engines,
+            node,
+            workers,
+            origin: site("site-a"),
+            effects,
+            notes: Vec::new(),
+            now_ms: 1,
+            wall_offset_ms: 0,
+            tickets: 0,
+        };
         let left = bench.settle();
         Ok((bench, left))
     }
@@ -160,7 +182,23 @@ impl Bench {
     }
 
     pub(crate) fn handle(&mut self, event: Event) {
-        self.node.handle(event, Now { mono_ms: self.now_ms, wall_ms: self.now_ms }, &mut self.effects);
+        let now = self.now();
+        self.node.handle(event, now, &mut self.effects);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.now_ms, wall_ms: self.now_ms.saturating_add_signed(self.wall_offset_ms) }
+    }
+
+    /// What an operator is shown.
+    pub(crate) fn status(&self) -> Status {
+        self.node.status(self.now())
+    }
+
+    /// The origin under test, as an operator is shown it.
+    pub(crate) fn shown(&self) -> OriginStatus {
+        let found = self.status().origins.into_iter().find(|origin| origin.origin == self.origin);
+        found.expect("an origin of the node")
     }
 
     /// Carries out what the core asks of devices and engines, but for flushes and cuts, which are left to the test. Returns
@@ -185,7 +223,8 @@ impl Bench {
                         let origin = origin.clone();
                         self.work(&origin, effect);
                     }
-                    Effect::Placed { .. } | Effect::Note { .. } => {}
+                    Effect::Note { note, .. } => self.notes.push(*note),
+                    Effect::Placed { .. } => {}
                     said => left.push(said),
                 }
             }

@@ -10,7 +10,7 @@ use lockstep_storage::superblock::EpochEntry;
 
 use super::bench::{Bench, run, site};
 
-fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
+pub(crate) fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
     Message::Hello(said(connection, epochs, last, in_sync))
 }
 

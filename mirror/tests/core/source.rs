@@ -12,7 +12,7 @@ use lockstep_storage::superblock::EpochEntry;
 
 use super::bench::{Bench, create_bucket, run, site};
 
-fn stream(policy: Policy) -> StreamPlan {
+pub(crate) fn stream(policy: Policy) -> StreamPlan {
     StreamPlan {
         destination: site("site-b"),
         url: "http://site-b:9002".into(),
@@ -92,7 +92,7 @@ fn a_destination_that_missed_that_it_is_in_sync_is_told_by_the_next_connection()
 }
 
 /// A source in sync with its mirror: the connection, its Hello, and the last record.
-fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
+pub(crate) fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
     let (mut bench, asked) = Bench::source(Some(stream(policy)));
     let (connection, hello) = bench.connected(&asked);
     bench.welcome(connection, Vec::new(), Position::default());
@@ -103,7 +103,7 @@ fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
     (bench, connection, hello.epochs, hello.last)
 }
 
-fn ack(seq: Seq) -> Message {
+pub(crate) fn ack(seq: Seq) -> Message {
     Message::Ack(Ack { received: seq, persisted: seq, applied: Seq::ZERO, credit: 1 << 20 })
 }
 

@@ -88,6 +88,9 @@ seen! {
     MirrorSilent,
     CreditUsedUp,
     ReadBack,
+    LinkFlapping,
+    LinkSteady,
+    HeldOff,
     // Devices.
     SlowPersist,
     SlowFlush,

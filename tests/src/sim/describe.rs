@@ -2,6 +2,7 @@
 
 use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
 use lockstep_mirror::message::{Baseline, Message};
+use lockstep_mirror::note::Note;
 use lockstep_storage::image::baseline::Bookmark;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Record;
@@ -75,9 +76,15 @@ pub(super) fn effect(effect: &Effect) -> String {
             let readable = if state.readable { "" } else { ", not readable yet" };
             format!("Publish {} {:?}, point {}{readable}", state.origin, state.role, state.consistency_point.1)
         }
-        Effect::Note { origin, text } => format!("Note {origin}: {text}"),
+        Effect::Note { origin, note: n } => format!("Note {origin}: {}", note(n)),
         Effect::Stop { reason } => format!("Stop: {reason}"),
     }
+}
+
+fn note(note: &Note) -> String {
+    let change = note.to.map_or(String::new(), |to| format!(" {} -> {to}", note.from.unwrap_or("")));
+    let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    format!("{}{change}{reason}", note.what.as_str())
 }
 
 fn place(next: Option<&Bookmark>) -> String {

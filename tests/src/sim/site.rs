@@ -214,6 +214,11 @@ fn limits() -> Limits {
         apply_step: 3,
         collect_step: 3,
         baseline_step_len: 8 << 10,
+        flap_losses: 2,
+        flap_window_ms: 2_000,
+        hold_off_ms: 200,
+        hold_off_max_ms: 900,
+        steady_ms: 300,
     }
 }
 

@@ -36,6 +36,10 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         degraded_acks: 0,
         mirrored_acks: 12,
         connects: 1,
+        linked: peer.is_some(),
+        link_losses: 0,
+        flapping: false,
+        state_changes: 2,
         segments: (3, 1, 0),
         segment_len: 16 << 20,
         segment_waits: 0,
@@ -84,6 +88,7 @@ fn the_view_survives_json_and_says_what_matters() {
     for expected in [
         "node site-a",
         "in_sync",
+        "link               up, lost 0 times",
         "policy sync",
         "peer site-b",
         "10 (1.0 s ago)",
@@ -93,4 +98,9 @@ fn the_view_survives_json_and_says_what_matters() {
     ] {
         assert!(text.contains(expected), "missing '{expected}' in:\n{text}");
     }
+    assert!(!text.contains("FLAPPING"), "{text}");
+    let mut status = source();
+    status.origins[0].flapping = true;
+    let text = NodeView::new(&status, 60, 1_000_000).text();
+    assert!(text.contains("lost 0 times   FLAPPING"), "{text}");
 }

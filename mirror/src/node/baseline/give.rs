@@ -10,6 +10,7 @@ use crate::message::{Append, Baseline, Message};
 use crate::node::Context;
 use crate::node::log::{Log, Side};
 use crate::node::stream::PeerMarks;
+use crate::note::{Note, Noted};
 use crate::plan::Policy;
 use crate::status::{BaselineProgress, StreamState};
 
@@ -43,6 +44,11 @@ impl Giving {
         Some(BaselineProgress { at: at.seq, have: self.have, bytes: self.sent_bytes, total, ms })
     }
 
+    /// The record whose image it is, once that is frozen.
+    pub(in crate::node) fn at(&self) -> Option<Position> {
+        self.at.map(|(at, _)| at)
+    }
+
     fn refill(&mut self, rate: u64, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.refilled_ms).min(BURST_MS);
         self.refilled_ms = now_ms;
@@ -58,10 +64,9 @@ impl Giving {
 impl Log {
     /// The destination lacks what is trimmed here: it is told, and asks for a baseline.
     pub(in crate::node) fn offer_baseline(&mut self, reason: &str, cx: &mut Context) {
-        let origin = self.origin.clone();
         let Some(stream) = self.stream() else { return };
         let Some(connection) = stream.connection() else { return };
-        cx.note(&origin, reason);
+        self.note(Note::new(Noted::BaselineOffered).reason(reason), cx);
         self.send(connection, Message::Baseline(Baseline::Offer), cx);
     }
 
@@ -105,8 +110,7 @@ impl Log {
         }
         // What is frozen already is older, and held for.
         self.hold.get_or_insert(self.trimmed);
-        cx.emit(Effect::Baseline { origin: origin.clone(), task: BaselineTask::Freeze });
-        cx.note(&origin, format!("{to} gets a baseline"));
+        cx.emit(Effect::Baseline { origin, task: BaselineTask::Freeze });
     }
 
     /// The worker has come further with what was asked of it at this end.
@@ -138,12 +142,16 @@ impl Log {
         match (message, &mut stream.giving) {
             (Baseline::Wanted { credit }, None) => self.give_baseline(credit, cx),
             (Baseline::Ready { next, have }, Some(giving)) if giving.at.is_some() && giving.next.is_none() => {
-                let resumed = if next == Bookmark::default() { "" } else { "; the mirror has a part of it already" };
-                let text = format!("the mirror takes a baseline{resumed}");
+                let (what, resumed) = if next == Bookmark::default() {
+                    (Noted::BaselineBegun, "")
+                } else {
+                    (Noted::BaselineResumed, "; the mirror has a part of it already")
+                };
+                let (at, total) = giving.at.unwrap_or_default();
                 giving.next = Some(next);
                 giving.have = have;
-                stream.reason.clone_from(&text);
-                cx.note(&self.origin.clone(), text);
+                stream.reason = format!("the mirror takes a baseline{resumed}");
+                self.note(Note::new(what).at(at).bytes(total.saturating_sub(have)), cx);
                 self.give_more(cx);
             }
             (Baseline::Ack { credit }, Some(giving)) => {
@@ -172,7 +180,7 @@ impl Log {
     }
 
     fn pieces_read(&mut self, connection: Connection, at: Position, portion: Portion, cx: &mut Context) {
-        let (origin, now_ms) = (self.origin.clone(), cx.now.mono_ms);
+        let now_ms = cx.now.mono_ms;
         let Some(stream) = self.stream() else { return };
         let Some(giving) = stream.giving.as_mut().filter(|giving| giving.connection == connection) else { return };
         if giving.at.is_none_or(|(of, _)| of != at) {
@@ -185,11 +193,12 @@ impl Log {
         giving.allowance = giving.allowance.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         giving.damaged += damaged;
         giving.next.clone_from(&next);
-        if next.is_none() && giving.damaged > 0 {
-            let text = format!("{} chunks are damaged here and were left out of the baseline", giving.damaged);
-            cx.note(&origin, text);
-        }
+        let damaged = giving.damaged;
         stream.last_sent_ms = now_ms;
+        if next.is_none() && damaged > 0 {
+            let text = "chunks are damaged here and were left out";
+            self.note(Note::new(Noted::BaselineIncomplete).reason(text).count(damaged).at(at), cx);
+        }
         self.send(connection, Message::Baseline(Baseline::Pieces { pieces, next }), cx);
         self.give_more(cx);
     }
@@ -225,8 +234,7 @@ impl Log {
     /// The backlog has passed its limit while the destination was away: it is given up, and the destination gets a baseline
     /// when it comes (F20, F35).
     pub(in crate::node) fn bound_backlog(&mut self, cx: &mut Context) {
-        let (origin, last) = (self.origin.clone(), self.last.seq);
-        let trimmed = self.trimmed;
+        let (last, trimmed) = (self.last.seq, self.trimmed);
         let Some(stream) = self.stream() else { return };
         let (bytes, limit) = (stream.backlog.bytes(), stream.plan.backlog_limit);
         let waits_alone = stream.alone && !stream.is_linked() && stream.giving.is_none();
@@ -240,7 +248,7 @@ impl Log {
         if stream.state != StreamState::Paused {
             stream.set(StreamState::Baseline, text.clone());
         }
-        cx.note(&origin, text);
+        self.note(Note::new(Noted::BacklogDropped).reason(text).seq(last).bytes(bytes), cx);
         self.thaw(cx);
         self.source().points.due(cx.now);
     }

@@ -15,6 +15,7 @@ use crate::node::Context;
 use crate::node::destination::Gate;
 use crate::node::epochs::{History, fault_of};
 use crate::node::log::{After, Log, Side};
+use crate::note::{Note, Noted};
 use crate::status::BaselineProgress;
 
 /// How far a baseline is.
@@ -95,12 +96,13 @@ impl Log {
         let after = common.max(self.trimmed);
         let destination = self.destination();
         destination.gate = Gate::Filling;
-        destination.taking = Some(Taking::new(Stage::SettingAside));
+        // What is set aside comes after this.
+        destination.taking =
+            Some(Taking { at: Position { seq: after, epoch, checksum: 0 }, ..Taking::new(Stage::SettingAside) });
         cx.store.change(&origin, |entry| entry.in_sync = false);
         if after >= last {
             return self.ask_for_baseline(cx);
         }
-        cx.note(&origin, format!("setting records {} to {last} aside: {} goes another way", after.next(), hello.node));
         cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { after, epoch } });
     }
 
@@ -160,9 +162,12 @@ impl Log {
     pub(in crate::node) fn on_taker_step(&mut self, step: BaselineStep, cx: &mut Context) {
         let stage = self.destination().taking.as_ref().map(|taking| taking.stage);
         match (step, stage) {
-            (BaselineStep::SetAside, Some(Stage::SettingAside)) => self.ask_for_baseline(cx),
+            (BaselineStep::SetAside, Some(Stage::SettingAside)) => self.set_aside(cx),
             (BaselineStep::Begun { at, next, have }, Some(Stage::Beginning)) => self.begun(at, next, have, cx),
-            (BaselineStep::Refused { reason }, Some(Stage::Beginning)) => self.refuse_hello(&reason, cx),
+            (BaselineStep::Refused { reason }, Some(Stage::Beginning)) => {
+                self.note(Note::new(Noted::BaselineRefused).reason(reason.clone()), cx);
+                self.refuse_hello(&reason, cx);
+            }
             (BaselineStep::Taken { at, bytes, whole }, Some(Stage::Filling)) => self.taken(at, bytes, whole, cx),
             (BaselineStep::Swapped { progress, time_ms }, Some(Stage::Swapping)) => self.swapped(progress, time_ms, cx),
             // Of an attempt that is over.
@@ -170,15 +175,25 @@ impl Log {
         }
     }
 
+    /// What would be given up is in a file, durably.
+    fn set_aside(&mut self, cx: &mut Context) {
+        let Some(taking) = &self.destination().taking else { return };
+        let (first, last) = (taking.at.seq.next(), self.last.seq);
+        let text = "the source goes another way: they are in a tail, see 'lockstep tail list'";
+        self.note(Note::new(Noted::TailSetAside).reason(text).records(first, last), cx);
+        self.ask_for_baseline(cx);
+    }
+
     fn begun(&mut self, at: Position, next: Bookmark, have: u64, cx: &mut Context) {
         let now_ms = cx.now.mono_ms;
         let destination = self.destination();
         let Some(taking) = destination.taking.as_mut().filter(|taking| taking.at == at) else { return };
         (taking.stage, taking.began_ms, taking.have) = (Stage::Filling, now_ms, have);
+        let total = taking.total;
         let Some(connection) = destination.connection() else { return };
         destination.reason = format!("a baseline at {at} is taken");
-        let reason = destination.reason.clone();
-        cx.note(&self.origin, reason);
+        let what = if next == Bookmark::default() { Noted::BaselineBegun } else { Noted::BaselineResumed };
+        self.note(Note::new(what).at(at).bytes(total.saturating_sub(have)), cx);
         self.send(connection, Message::Baseline(Baseline::Ready { next, have }), cx);
     }
 
@@ -261,7 +276,7 @@ impl Log {
         destination.taking = None;
         destination.gate = Gate::Shut;
         destination.unapplied = crate::node::log::Ages::default();
-        cx.note(&self.origin, format!("the baseline at {at} is in place"));
+        self.note(Note::new(Noted::BaselineDone).at(at), cx);
         self.publish(cx);
         self.greet(cx);
         self.promote_progress(cx);

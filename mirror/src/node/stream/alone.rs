@@ -55,7 +55,6 @@ impl Log {
             self.send(connection, Message::SetInSync(false), cx);
         }
         let version = cx.store.change(&self.origin, |entry| entry.in_sync = false);
-        cx.note(&self.origin.clone(), format!("out of sync: {reason}"));
         self.when_stored(version, After::Alone);
     }
 
@@ -96,7 +95,6 @@ impl Log {
             stream.set(StreamState::Paused, "paused by the operator".into());
         }
         self.drop_connection("paused by the operator", cx);
-        cx.note(&origin, "paused by the operator");
         let report = self.report(format!("{origin} is paused"), cx);
         cx.emit(Effect::Reply { ticket, result: Ok(report) });
     }

@@ -13,6 +13,7 @@ use crate::message::{Message, Welcome};
 use crate::node::Context;
 use crate::node::epochs::{History, Relation, relation};
 use crate::node::log::Log;
+use crate::note::{Note, Noted};
 use crate::plan::Policy;
 use crate::status::StreamState;
 
@@ -30,7 +31,6 @@ impl Log {
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
     fn reject(&mut self, reason: &str, cx: &mut Context) {
-        let origin = self.origin.clone();
         self.drop_connection(reason, cx);
         let Some(stream) = self.stream() else { return };
         stream.attempts = stream.attempts.max(8);
@@ -40,8 +40,9 @@ impl Log {
         } else {
             stream.set(StreamState::Refused, reason.to_owned());
         }
-        cx.note(&origin, format!("{reason}; trying again"));
         self.connect(cx);
+        let retry_ms = self.stream().and_then(|stream| stream.retry_ms());
+        self.note(Note::new(Noted::StreamRefused).reason(reason).retry_ms(retry_ms), cx);
     }
 
     /// The destination has said what it has: from here on both ends hold one history, or the reason why not is known.
@@ -64,8 +65,9 @@ impl Log {
             }
             Relation::Same | Relation::Behind(_) => {
                 if welcome.last.seq < committed && entry.in_sync {
-                    let text = format!("the mirror lost records after {}: it gets them again", welcome.last.seq);
-                    cx.note(&self.origin.clone(), text);
+                    let text = "it gets them again";
+                    let (first, last) = (welcome.last.seq.next(), committed);
+                    self.note(Note::new(Noted::MirrorLostRecords).reason(text).records(first, last), cx);
                 }
                 if cx.store.entry(&self.origin).peer_incarnation != welcome.incarnation {
                     cx.store.change(&self.origin, |entry| entry.peer_incarnation = welcome.incarnation);
@@ -82,10 +84,7 @@ impl Log {
                 stream.adopting = Some(last);
                 stream.credit = welcome.credit;
                 let alone = stream.alone;
-                cx.note(
-                    &self.origin.clone(),
-                    format!("adopting records {} to {} from the mirror", after.next(), last.seq),
-                );
+                self.note(Note::new(Noted::AdoptBegun).records(after.next(), last.seq), cx);
                 // A client may have been answered for what is missing here: nobody reads the image until it holds that. One
                 // that answers alone goes on without, if the mirror goes away before it has come.
                 if !alone {
@@ -135,7 +134,7 @@ impl Log {
                 let credit = stream.credit;
                 self.recovered = self.recovered.max(persisted);
                 self.publish(cx);
-                cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
+                self.note(Note::new(Noted::AdoptDone).seq(persisted), cx);
                 if self.is_repaired(cx) {
                     self.link_up(persisted, credit, cx);
                 }
@@ -164,7 +163,7 @@ impl Log {
             return false;
         }
         cx.store.change(&self.origin, |entry| entry.lacks = Seq::ZERO);
-        cx.note(&self.origin.clone(), format!("repaired: the damaged records up to {lacks} came from the mirror"));
+        self.note(Note::new(Noted::RecordsRepaired).reason("they came from the mirror").seq(lacks), cx);
         true
     }
 
@@ -186,9 +185,9 @@ impl Log {
         let last = self.last.seq;
         let Some(stream) = self.stream() else { return };
         let Some(connection) = stream.connection() else { return };
+        let gave = stream.giving.take().and_then(|giving| giving.at());
         stream.link = Link::Up(connection);
-        stream.attempts = 0;
-        stream.giving = None;
+        stream.linked_ms = now.mono_ms;
         stream.given_up = Seq::ZERO;
         stream.peer.received = has;
         stream.peer.persisted = has;
@@ -199,7 +198,6 @@ impl Log {
         stream.last_sent_ms = now.mono_ms;
         stream.backlog.pass(has);
         stream.unacked.pop(has);
-        let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
         let met = std::mem::take(&mut stream.unmet);
         stream.alone |= met && stream.plan.policy == Policy::Sync;
@@ -217,9 +215,11 @@ impl Log {
             }
             stream.set(StreamState::CatchingUp, "the mirror gets what it lacks".into());
         }
-        cx.note(&self.origin.clone(), text);
         if met {
             self.publish(cx);
+        }
+        if let Some(at) = gave {
+            self.note(Note::new(Noted::BaselineDone).at(at), cx);
         }
         self.thaw(cx);
         self.commit(cx);

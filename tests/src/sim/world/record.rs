@@ -6,6 +6,7 @@ use lockstep_mirror::client::Role;
 use lockstep_mirror::event::{Effect, Event, Report};
 use lockstep_mirror::message::Message;
 use lockstep_mirror::node::{IN_SYNC_AT_LAST_CONTACT, PROVED};
+use lockstep_mirror::note::Noted;
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
 use lockstep_storage::id::Origin;
@@ -18,6 +19,11 @@ use crate::sim::topology::Pair;
 
 /// So long, in milliseconds, writers wait for a segment at least where engines are slow.
 const WAIT_MS: u64 = 50;
+
+/// Could the stream be in sync, and waits for its link to stand?
+fn held_off(status: &OriginStatus) -> bool {
+    status.state == StreamState::CatchingUp && status.reason.contains("when its link has stood")
+}
 
 impl World {
     pub(super) fn trace_event(&mut self, site: Site, event: &Event) {
@@ -66,7 +72,7 @@ impl World {
             Effect::Reply { result, .. } => 0xc_0000 + u64::from(result.is_ok()),
             Effect::Settled { ticket } => 0xd_0000 + ticket.0,
             Effect::Publish(_) => 16,
-            Effect::Note { .. } => 17,
+            Effect::Note { note, .. } => 0xe_0000 + note.what as u64,
             Effect::Stop { .. } => 18,
         };
         self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
@@ -84,11 +90,16 @@ impl World {
             }
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
-            Effect::Note { text, .. } if text.starts_with("repaired") => Seen::Repaired,
-            Effect::Note { origin, text } if text.contains("backlog's limit") => {
-                self.model.bounds_backlog(site, origin);
-                Seen::BacklogDropped
-            }
+            Effect::Note { origin, note } => match note.what {
+                Noted::RecordsRepaired => Seen::Repaired,
+                Noted::BacklogDropped => {
+                    self.model.bounds_backlog(site, origin);
+                    Seen::BacklogDropped
+                }
+                Noted::LinkFlapping => Seen::LinkFlapping,
+                Noted::LinkSteady => Seen::LinkSteady,
+                _ => return,
+            },
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
             Effect::Send { message: Message::SyncDone { .. }, .. } => Seen::PointAtMirror,
             Effect::Send { origin, message: Message::Adopt { .. }, .. } => {
@@ -131,6 +142,7 @@ impl World {
             (Seen::InSyncAsync, in_sync),
             (Seen::StrictLate, late),
             (Seen::BaselineNeeded, changed && now.state == StreamState::Baseline),
+            (Seen::HeldOff, held_off(now) && !held_off(before)),
         ] {
             if met {
                 self.seen.note(seen);

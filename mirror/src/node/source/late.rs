@@ -1,0 +1,57 @@
+//! Writers who wait too long, or who will not be answered by what they wait for: they are told so. Called when time is
+//! judged, and by whatever ends a source or its mirror's part in it.
+//!
+//! Always true: who has no place is refused without effect; who has one hears "outcome unknown", and is settled later.
+
+use std::collections::VecDeque;
+
+use lockstep_storage::id::Seq;
+
+use super::Waiting;
+use crate::client::Refusal;
+use crate::event::Effect;
+use crate::node::Context;
+use crate::node::log::{Log, Side};
+
+impl Log {
+    /// What was given up through here is in the image, or will never be here.
+    pub(in crate::node) fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
+        let Side::Source(source) = &mut self.side else { return };
+        while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
+            source.doubtful.pop_front();
+            cx.emit(Effect::Settled { ticket });
+        }
+    }
+
+    /// Answers "outcome unknown" to the writes that `which` picks: they may yet become visible.
+    pub(in crate::node) fn give_up(&mut self, reason: &str, oldest_ms: u64, required_only: bool, cx: &mut Context) {
+        let now_ms = cx.now.mono_ms;
+        let Side::Source(source) = &mut self.side else { return };
+        let mut kept = VecDeque::with_capacity(source.waiting.len());
+        for waiting in source.waiting.drain(..) {
+            let picked = !required_only || waiting.require.is_some();
+            if picked && now_ms.saturating_sub(waiting.since_ms) >= oldest_ms {
+                let Waiting { ticket, epoch, seq, .. } = waiting;
+                cx.refuse(ticket, Refusal::Unknown { epoch, seq, reason: reason.into() });
+                source.doubtful.push_back((seq, ticket));
+            } else {
+                kept.push_back(waiting);
+            }
+        }
+        source.waiting = kept;
+        source.doubtful.make_contiguous().sort_unstable_by_key(|(seq, _)| *seq);
+        self.settle_doubtful(self.applied.seq, cx);
+    }
+
+    /// Refuses what was admitted and has no place yet: no effect.
+    pub(in crate::node) fn refuse_submissions(&mut self, reason: &str, cx: &mut Context) {
+        let Side::Source(source) = &mut self.side else { return };
+        // The core's own begin an epoch: they wait for their turn.
+        source.submissions.retain(|submission| {
+            if let Some(ticket) = submission.ticket {
+                cx.refuse(ticket, Refusal::Unavailable { reason: reason.into(), retry_after_s: 1 });
+            }
+            submission.ticket.is_none()
+        });
+    }
+}
