@@ -12,7 +12,7 @@ use lockstep_storage::superblock::EpochEntry;
 use crate::plan::{AckLevel, Policy};
 
 /// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// First message of the opener: everything that the other end needs to find the common point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +130,17 @@ pub enum Baseline {
     },
 }
 
+/// A question for the other end's time, and what the one before has found (F36).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// The source's clock, milliseconds since 1970.
+    pub sent_ms: u64,
+    /// The destination's clock minus the source's, in milliseconds; none before the first answer.
+    pub skew_ms: Option<i64>,
+    /// Its error, in milliseconds.
+    pub error_ms: u64,
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -181,4 +192,13 @@ pub enum Message {
     },
     /// Either: a destination's image is made anew.
     Baseline(Baseline),
+    /// Source: what is your time?
+    Clock(Clock),
+    /// Destination: that it is.
+    ClockEcho {
+        /// The [`Clock::sent_ms`] that is answered.
+        sent_ms: u64,
+        /// The destination's clock, milliseconds since 1970.
+        clock_ms: u64,
+    },
 }

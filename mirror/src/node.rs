@@ -12,7 +12,8 @@
 //! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
 //!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
-//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes.
+//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes;
+//!   [`skew`]: the peer's clock.
 
 mod baseline;
 mod destination;
@@ -25,6 +26,7 @@ mod point;
 mod promote;
 mod rebuild;
 mod report;
+mod skew;
 mod source;
 mod store;
 mod stream;

@@ -109,6 +109,10 @@ events! {
     DiskFull = "disk_full" Warn,
     /// There is enough again.
     DiskSpace = "disk_space" Info,
+    /// The clocks of the two nodes are far apart.
+    ClocksApart = "clocks_apart" Warn,
+    /// They are not any more.
+    ClocksClose = "clocks_close" Info,
 }
 
 /// One line. What an event does not have is left out.
@@ -140,6 +144,8 @@ pub struct Note {
     pub bytes: Option<u64>,
     /// How long, in milliseconds.
     pub ms: Option<u64>,
+    /// The peer's clock minus this node's, in milliseconds.
+    pub skew_ms: Option<i64>,
 }
 
 impl Note {
@@ -160,6 +166,7 @@ impl Note {
             count: None,
             bytes: None,
             ms: None,
+            skew_ms: None,
         }
     }
 

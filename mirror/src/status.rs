@@ -122,6 +122,8 @@ pub struct OriginStatus {
     pub flapping: bool,
     /// Changes of the state.
     pub state_changes: u64,
+    /// The peer's clock minus this node's, in milliseconds, as it was measured last.
+    pub skew_ms: Option<i64>,
     /// Segments of the partition: free, active, sealed.
     pub segments: (u32, u32, u32),
     /// Bytes of a segment.

@@ -3,6 +3,8 @@
 
 #[path = "core/bench.rs"]
 mod bench;
+#[path = "core/clocks.rs"]
+mod clocks;
 #[path = "core/destination.rs"]
 mod destination;
 #[path = "core/events.rs"]

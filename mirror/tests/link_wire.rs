@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use lockstep_mirror::message::wire::{BODY_LEN_MAX, Decoder, MESSAGE_HEADER_LEN, SMALL_LEN_MAX, WireError, encode};
-use lockstep_mirror::message::{Ack, Append, Baseline, Hello, Message, PROTOCOL_VERSION, Welcome};
+use lockstep_mirror::message::{Ack, Append, Baseline, Clock, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::plan::{AckLevel, Policy};
 use lockstep_storage::id::{BodyId, Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
@@ -113,6 +113,9 @@ fn one_of_each() -> Vec<Message> {
         Message::Baseline(Baseline::Pieces { pieces: pieces(), next: Some(Bookmark::end()) }),
         Message::Baseline(Baseline::Pieces { pieces: Vec::new(), next: None }),
         Message::Baseline(Baseline::Ack { credit: 1 << 21 }),
+        Message::Clock(Clock { sent_ms: 1_700_000_000_000, skew_ms: Some(-7), error_ms: 3 }),
+        Message::Clock(Clock { sent_ms: 1_700_000_000_000, skew_ms: None, error_ms: 0 }),
+        Message::ClockEcho { sent_ms: 1_700_000_000_000, clock_ms: 1_700_000_000_009 },
     ]
 }
 
@@ -206,8 +209,8 @@ fn a_large_append_is_sent_as_several_with_the_same_marks() {
 fn lengths_counts_and_kinds_out_of_bounds_are_refused() {
     let ack = bytes(&[one_of_each().remove(4)]);
     let mut unknown = ack.clone();
-    unknown[8] = 19;
-    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(19)));
+    unknown[8] = 21;
+    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(21)));
     let mut reserved = ack.clone();
     reserved[10] = 1;
     assert_eq!(decode(&reserved, &[99]), Err(WireError::Format));

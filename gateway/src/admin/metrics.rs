@@ -89,6 +89,9 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_stream_state_changes_total", "counter", "Changes of the stream's state", |o, _| {
         o.peer.as_ref().map(|_| o.state_changes.to_string())
     }),
+    ("lockstep_stream_clock_skew_seconds", "gauge", "The peer's clock minus this node's", |o, _| {
+        o.skew_ms.map(|ms| format!("{}{}", if ms < 0 { "-" } else { "" }, milliseconds(ms.unsigned_abs())))
+    }),
     ("lockstep_acks_mirrored_total", "counter", "Writes answered that the peer had", |o, _| {
         Some(o.mirrored_acks.to_string())
     }),
@@ -175,6 +178,7 @@ mod tests {
         }
         assert!(out.contains("lockstep_stream_state{origin=\"site-a\",role=\"destination\",state=\"in_sync\""));
         assert!(out.contains("lockstep_consistency_point_age_seconds{origin=\"site-a\"} 1\n"));
+        assert!(out.contains("lockstep_stream_clock_skew_seconds{origin=\"site-a\"} -0.012\n"), "{out}");
         // A node without a mirror has no lag, rather than a lag of zero.
         assert!(!out.contains("lockstep_stream_behind_bytes{origin=\"site-b\"}"));
     }

@@ -150,6 +150,9 @@ view! {
         /// Changes of the state.
         #[serde(default)]
         state_changes: u64,
+        /// The peer's clock minus this node's, in milliseconds; none before it was measured.
+        #[serde(default)]
+        skew_ms: Option<i64>,
         /// NVRAM segments free.
         segments_free: u32,
         /// NVRAM segments active.
@@ -309,6 +312,7 @@ impl OriginView {
             link_losses: origin.link_losses,
             flapping: origin.flapping,
             state_changes: origin.state_changes,
+            skew_ms: origin.skew_ms,
             segments_free: origin.segments.0,
             segments_active: origin.segments.1,
             segments_sealed: origin.segments.2,
@@ -353,10 +357,11 @@ impl OriginView {
                 writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
             let _ = writeln!(
                 out,
-                "  link               {}, lost {} times{}",
+                "  link               {}, lost {} times{}   clock of the peer {}",
                 if self.linked { "up" } else { "down" },
                 self.link_losses,
-                if self.flapping { "   FLAPPING" } else { "" }
+                if self.flapping { "   FLAPPING" } else { "" },
+                self.skew_ms.map_or_else(|| "not known".to_owned(), |ms| format!("{ms:+} ms"))
             );
         }
         if let Some(baseline) = &self.baseline {

@@ -4,7 +4,7 @@
 //! to replay from. A connection that opens no stream in time is dropped. A refusal is one sentence with its HTTP status.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pump::{Outbox, Standing};
-use super::sign::{Claims, Signature, parse_date, verify};
+use super::sign::{Claims, Signature, verify};
 use super::{
-    FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, HEADER_TIME, Lane,
-    SEND_BUFFER_LEN, Shared, Spawner, WINDOW_LEN, tune, wall_ms, with_causes,
+    FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, Lane, SEND_BUFFER_LEN, Shared,
+    Spawner, WINDOW_LEN, tune, with_causes,
 };
 use crate::event::Connection;
 
@@ -142,7 +142,7 @@ impl IntoResponse for Refusal {
 async fn nonce(State(visitor): State<Arc<Visitor>>) -> Response {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     *visitor.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.clone());
-    [(HEADER_NONCE, nonce), (HEADER_TIME, wall_ms().to_string())].into_response()
+    [(HEADER_NONCE, nonce)].into_response()
 }
 
 async fn stream_of(
@@ -203,10 +203,6 @@ fn admit(shared: &Shared, origin: &str, nonce: Option<&str>, headers: &HeaderMap
         let reason =
             format!("the peer of {} for origin {origin} is {}, not {}", shared.node, peering.peer, claims.node);
         return Err(Refusal(StatusCode::FORBIDDEN, reason));
-    }
-    if let Some(date) = parse_date(&signature.date) {
-        let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        shared.note_skew(origin, i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     }
     Ok((origin.clone(), peering.peer.clone()))
 }

@@ -241,6 +241,7 @@ impl Log {
             }
             Message::SetInSync(mark) if destination.is_open() => self.set_in_sync(connection, mark, cx),
             Message::HandOver { last } if destination.is_open() => self.take_offer(last, cx),
+            Message::Clock(clock) if destination.is_open() => self.answer_clock(connection, clock, cx),
             _ => self.hang_up("a message that a source does not send now", cx),
         }
     }

@@ -18,6 +18,7 @@ pub(super) use self::queues::{Ages, Incoming};
 use super::Context;
 use super::baseline::take::Taking;
 use super::destination::Destination;
+use super::skew::Skew;
 use super::source::Source;
 use super::watch::Watch;
 use crate::client::{OriginState, Role};
@@ -109,6 +110,8 @@ pub(super) struct Log {
     pub(super) visitor: Option<Connection>,
     /// What is told of it.
     pub(super) watch: Watch,
+    /// How the peer's clock stands to this node's.
+    pub(super) skew: Skew,
     pub(super) side: Side,
 }
 
@@ -155,6 +158,7 @@ impl Log {
             rival: false,
             visitor: None,
             watch: Watch::default(),
+            skew: Skew::default(),
             side,
         }
     }

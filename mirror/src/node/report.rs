@@ -67,6 +67,7 @@ impl Log {
             link_losses: self.watch.flaps.total,
             flapping: self.watch.flaps.is_flapping(),
             state_changes: self.watch.changes,
+            skew_ms: self.skew.ms(),
             segments: self.partition.counts(),
             segment_len: self.partition.extent().segment_len,
             segment_waits: self.segment_waits,

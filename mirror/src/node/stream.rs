@@ -368,6 +368,7 @@ impl Log {
             Message::Refused { reason, epochs } => self.refused(&reason, &epochs, cx),
             Message::Ack(ack) if stream.is_linked() => self.on_ack(ack, cx),
             Message::SyncDone { through } => self.peer_point(through, cx),
+            Message::ClockEcho { sent_ms, clock_ms } => self.clock_answered(sent_ms, clock_ms, cx),
             Message::InSyncStored(_) => {}
             Message::Append(append) if stream.adopting.is_some() => self.adopt(append.records, cx),
             _ => self.protocol_error("a message that a destination does not send now", cx),
@@ -395,6 +396,7 @@ impl Log {
             }
             self.give_tick(quiet, cx);
         }
+        self.ask_clock(cx);
         self.bound_backlog(cx);
         if late {
             self.mirror_is_late(timeout_ms, cx);

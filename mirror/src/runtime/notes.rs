@@ -25,6 +25,7 @@ pub(super) fn write(origin: &Origin, note: &Note) {
                 count = note.count,
                 bytes = note.bytes,
                 ms = note.ms,
+                skew_ms = note.skew_ms,
             )
         };
     }

@@ -104,6 +104,8 @@ seen! {
     // Time.
     Stalled,
     ClockWentBack,
+    ClocksApart,
+    ClocksClose,
     // Streams.
     InSyncStored,
     OutOfSyncStored,

@@ -300,6 +300,12 @@ impl Model {
         if header.epoch < last.epoch {
             return broken(3, format!("{site:?} places record {at} of {origin} under an epoch before {last}'s"));
         }
+        // Whatever clock its maker had: a promote, a restart and a baseline know the time of the record before.
+        let before_ms = self.records.get(&header.parent).map_or(0, |parent| parent.header.time_ms);
+        if header.time_ms < before_ms {
+            let back_ms = before_ms - header.time_ms;
+            return broken(3, format!("record {at} of {origin} at {site:?} is modified {back_ms} ms before {last}"));
+        }
         // What a new node writes by itself, nobody ever gets.
         let anew = self.is_anew(&origin);
         for other in self.logs.iter().filter(|l| l.origin == origin && l.site != site && !anew) {

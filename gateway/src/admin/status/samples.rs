@@ -40,6 +40,7 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         link_losses: 0,
         flapping: false,
         state_changes: 2,
+        skew_ms: peer.map(|_| -12),
         segments: (3, 1, 0),
         segment_len: 16 << 20,
         segment_waits: 0,
@@ -88,7 +89,7 @@ fn the_view_survives_json_and_says_what_matters() {
     for expected in [
         "node site-a",
         "in_sync",
-        "link               up, lost 0 times",
+        "link               up, lost 0 times   clock of the peer -12 ms",
         "policy sync",
         "peer site-b",
         "10 (1.0 s ago)",

@@ -221,6 +221,7 @@ impl Log {
         if let Some(at) = gave {
             self.note(Note::new(Noted::BaselineDone).at(at), cx);
         }
+        self.skew.ask_now();
         self.thaw(cx);
         self.commit(cx);
         self.pump(cx);

@@ -98,6 +98,8 @@ impl World {
                 }
                 Noted::LinkFlapping => Seen::LinkFlapping,
                 Noted::LinkSteady => Seen::LinkSteady,
+                Noted::ClocksApart => Seen::ClocksApart,
+                Noted::ClocksClose => Seen::ClocksClose,
                 _ => return,
             },
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,

@@ -80,6 +80,7 @@ impl World {
         let state = &mut self.sites[site.index()];
         (state.slow, state.full, state.flush_fails, state.nvram.fail_persists) = (false, false, false, false);
         state.engines.set_full(false);
+        state.wall_offset = 0;
         if let Some(process) = &mut state.process {
             process.effects_left = None;
         }
