@@ -12,11 +12,12 @@
 //! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
 //!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
-//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes;
+//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes; [`device`]: a slow log device;
 //!   [`skew`]: the peer's clock.
 
 mod baseline;
 mod destination;
+mod device;
 pub mod epochs;
 mod failback;
 mod fence;
@@ -42,6 +43,7 @@ use lockstep_storage::superblock::{StoredRole, Superblock};
 pub use self::promote::{IN_SYNC_AT_LAST_CONTACT, MAY_LACK_WRITES, PROVED};
 
 use self::destination::Destination;
+use self::device::Device;
 use self::log::{Log, Side};
 use self::source::Source;
 use self::store::Store;
@@ -55,6 +57,8 @@ use crate::start::Found;
 #[derive(Debug)]
 struct PendingPersist {
     id: u64,
+    /// When it was asked for, in milliseconds.
+    asked_ms: u64,
     /// Per log: records through here.
     logs: Vec<(usize, Seq)>,
     /// Version of the superblock.
@@ -69,10 +73,15 @@ struct Persists {
 }
 
 impl Persists {
-    fn ask(&mut self, logs: Vec<(usize, Seq)>, superblock: Option<u64>, effects: &mut Vec<Effect>) {
+    fn ask(&mut self, logs: Vec<(usize, Seq)>, superblock: Option<u64>, now: Now, effects: &mut Vec<Effect>) {
         self.next += 1;
-        self.pending.push_back(PendingPersist { id: self.next, logs, superblock });
+        self.pending.push_back(PendingPersist { id: self.next, asked_ms: now.mono_ms, logs, superblock });
         effects.push(Effect::Persist { id: self.next });
+    }
+
+    /// When the oldest that has not come back was asked for.
+    fn oldest_ms(&self) -> Option<u64> {
+        self.pending.front().map(|persist| persist.asked_ms)
     }
 }
 
@@ -109,6 +118,9 @@ pub struct Node {
     store: Store,
     logs: Vec<Log>,
     persists: Persists,
+    device: Device,
+    /// A persist that takes longer is slow, in milliseconds.
+    slow_persist_ms: u64,
     shutdown: Option<Ticket>,
     stopped: bool,
 }
@@ -147,7 +159,16 @@ impl Node {
             logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));
         }
         let store = Store::new(superblock, counter);
-        let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
+        let mut node = Self {
+            name,
+            store,
+            logs,
+            persists: Persists::default(),
+            device: Device::default(),
+            slow_persist_ms: plan.limits.slow_persist_ms,
+            shutdown: None,
+            stopped: false,
+        };
         node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
         node.each_log(now, effects, Log::watch);
         for (log, Found { recovered, .. }) in node.logs.iter_mut().zip(found) {
@@ -157,7 +178,7 @@ impl Node {
                 log.note(Note::new(Noted::RecordsDamaged).reason(text).records(from, through), &mut cx);
             }
         }
-        node.write_superblock(effects);
+        node.write_superblock(now, effects);
         node
     }
 
@@ -204,13 +225,13 @@ impl Node {
             }
         }
         self.each_log(now, effects, Log::watch);
-        self.write_superblock(effects);
+        self.write_superblock(now, effects);
     }
 
     /// Writes the superblock where it has changed, with how far the logs are durable now.
-    fn write_superblock(&mut self, effects: &mut Vec<Effect>) {
+    fn write_superblock(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let persisted = self.logs.iter().map(|log| (&log.origin, log.persisted));
-        self.store.write(persisted, &mut self.persists, effects);
+        self.store.write(persisted, &mut self.persists, now, effects);
     }
 
     /// This node's name.
@@ -250,6 +271,7 @@ impl Node {
     fn persisted(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
         while self.persists.pending.front().is_some_and(|p| p.id <= id) {
             let Some(done) = self.persists.pending.pop_front() else { return };
+            self.device.persisted(done.asked_ms, now.mono_ms, self.slow_persist_ms);
             let mut cx = Context { now, node: &self.name, store: &mut self.store, effects };
             for (index, through) in done.logs {
                 self.logs[index].on_persisted(through, &mut cx);
@@ -265,6 +287,9 @@ impl Node {
     fn idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.batch(now, effects);
         self.each_log(now, effects, Log::tick);
+        if let Some(note) = self.device.tick(self.persists.oldest_ms(), now.mono_ms, self.slow_persist_ms) {
+            effects.push(Effect::Note { origin: self.name.clone(), note: Box::new(note) });
+        }
         if let Some(ticket) = self.shutdown
             && self.logs.iter().all(Log::is_quiet)
         {
@@ -283,7 +308,7 @@ impl Node {
             }
         }
         if !marks.is_empty() {
-            self.persists.ask(marks, None, effects);
+            self.persists.ask(marks, None, now, effects);
         }
     }
 

@@ -109,6 +109,10 @@ events! {
     DiskFull = "disk_full" Warn,
     /// There is enough again.
     DiskSpace = "disk_space" Info,
+    /// Persists of the NVRAM take too long.
+    DeviceSlow = "device_slow" Warn,
+    /// They do not any more.
+    DeviceSteady = "device_steady" Info,
     /// The clocks of the two nodes are far apart.
     ClocksApart = "clocks_apart" Warn,
     /// They are not any more.

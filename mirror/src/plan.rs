@@ -111,6 +111,11 @@ pub struct Limits {
     /// A link that stood for so long, in milliseconds, and does not flap, is tried again at once when it is lost. One that
     /// stood for less has its pause before the next attempt go on growing.
     pub steady_ms: u64,
+    /// A persist that takes longer, in milliseconds, is slow; when all are for three times as long, it is told (F47).
+    pub slow_persist_ms: u64,
+    /// Longest time that a client waits for this node's own device and engine, in milliseconds; at least twice the
+    /// `link_timeout`, so that a late mirror is judged first (F47).
+    pub write_timeout_ms: u64,
 }
 
 impl Limits {
@@ -131,6 +136,8 @@ impl Limits {
         hold_off_ms: 1_000,
         hold_off_max_ms: 30_000,
         steady_ms: 10_000,
+        slow_persist_ms: 1_000,
+        write_timeout_ms: 30_000,
     };
 }
 

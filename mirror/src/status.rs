@@ -155,6 +155,23 @@ pub struct BaselineProgress {
     pub ms: u64,
 }
 
+/// How the log device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceStatus {
+    /// Persists have been late for a while.
+    pub slow: bool,
+    /// For how long, in milliseconds; 0 where they are not.
+    pub slow_ms: u64,
+    /// Times that it became slow, in this process.
+    pub slow_times: u64,
+    /// The longest persist since then, in milliseconds; 0 where it is not slow.
+    pub worst_ms: u64,
+    /// How long the oldest persist under way waits, in milliseconds; 0 where none is.
+    pub waits_ms: u64,
+    /// It waits so long that nobody is answered here.
+    pub stalled: bool,
+}
+
 /// The whole node.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -174,4 +191,6 @@ pub struct Status {
     pub batch_bytes: u64,
     /// Microseconds that their persists took, added up.
     pub persist_us: u64,
+    /// How the log device does.
+    pub device: DeviceStatus,
 }

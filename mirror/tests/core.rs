@@ -7,6 +7,8 @@ mod bench;
 mod clocks;
 #[path = "core/destination.rs"]
 mod destination;
+#[path = "core/device.rs"]
+mod device;
 #[path = "core/events.rs"]
 mod events;
 #[path = "core/source.rs"]

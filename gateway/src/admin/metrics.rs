@@ -43,6 +43,24 @@ fn node(status: &Status, uptime_s: u64, out: &mut String) {
             "Time that NVRAM persists took, added up",
             seconds(status.persist_us),
         ),
+        (
+            "lockstep_log_persist_wait_seconds",
+            "gauge",
+            "Age of the oldest persist under way",
+            milliseconds(status.device.waits_ms),
+        ),
+        (
+            "lockstep_log_device_slow",
+            "gauge",
+            "Have persists been late for a while?",
+            u8::from(status.device.slow).to_string(),
+        ),
+        (
+            "lockstep_log_device_slow_total",
+            "counter",
+            "Times that the NVRAM became slow",
+            status.device.slow_times.to_string(),
+        ),
     ] {
         head(out, name, kind, help);
         line(out, name, value);

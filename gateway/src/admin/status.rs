@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lockstep_mirror::client::Role;
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{BaselineProgress, OriginStatus, Status};
+use lockstep_mirror::status::{BaselineProgress, DeviceStatus, OriginStatus, Status};
 use lockstep_mirror::tail::TailFile;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ view! {
         batch_bytes: u64,
         /// Microseconds that their persists took, added up.
         persist_us: u64,
+        /// How the log device does.
+        #[serde(default)]
+        device: DeviceView,
         /// Its own origin first.
         origins: Vec<OriginView>,
         /// What deposed sources had, as files: see [`super::tail`].
@@ -55,6 +58,23 @@ view! {
         /// The last run of the hook of `[failover] on_change` since the node started.
         #[serde(default)]
         hook: Option<HookView>,
+    }
+
+    /// How the log device does.
+    #[derive(Default)]
+    DeviceView {
+        /// Persists have been late for a while.
+        slow: bool,
+        /// For how long, in milliseconds.
+        slow_ms: u64,
+        /// Times that it became slow.
+        slow_times: u64,
+        /// The longest persist since then, in milliseconds.
+        worst_ms: u64,
+        /// How long the oldest persist under way waits, in milliseconds.
+        waits_ms: u64,
+        /// It waits so long that nobody is answered here.
+        stalled: bool,
     }
 
     /// A tail that was not looked into.
@@ -218,6 +238,7 @@ impl NodeView {
             batch_records: status.batch_records,
             batch_bytes: status.batch_bytes,
             persist_us: status.persist_us,
+            device: DeviceView::new(&status.device),
             origins: status.origins.iter().map(|origin| OriginView::new(origin, now_ms)).collect(),
             tails: Vec::new(),
             hook: None,
@@ -261,6 +282,10 @@ impl NodeView {
             self.node, self.version, self.uptime_s, self.persist_class
         );
         // Writing to a String cannot fail.
+        if self.device.slow {
+            let DeviceView { slow_ms, worst_ms, .. } = self.device;
+            let _ = writeln!(out, "NVRAM SLOW for {} s: a persist took up to {worst_ms} ms", slow_ms / 1000);
+        }
         for origin in &self.origins {
             origin.text(&mut out);
         }
@@ -278,6 +303,13 @@ impl NodeView {
             let _ = writeln!(out, "hook    {origin} {role} ({epoch}, seq {seq}): {outcome} {ago} s ago{again}");
         }
         out
+    }
+}
+
+impl DeviceView {
+    fn new(device: &DeviceStatus) -> Self {
+        let DeviceStatus { slow, slow_ms, slow_times, worst_ms, waits_ms, stalled } = *device;
+        Self { slow, slow_ms, slow_times, worst_ms, waits_ms, stalled }
     }
 }
 

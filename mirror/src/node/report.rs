@@ -22,6 +22,7 @@ impl Node {
             batch_records: 0,
             batch_bytes: 0,
             persist_us: 0,
+            device: self.device.show(self.persists.oldest_ms(), now.mono_ms, self.slow_persist_ms),
         }
     }
 

@@ -33,6 +33,7 @@ struct Submission {
     ticket: Option<Ticket>,
     draft: Draft,
     require: Option<AckLevel>,
+    since_ms: u64,
 }
 
 /// A write that has its place and waits to be done.
@@ -164,7 +165,8 @@ impl Log {
             self.apply(self.committed, cx);
         }
         if cx.store.entry(&self.origin).epochs.is_empty() && self.origin == *cx.node {
-            let own = |draft: &Draft| Submission { ticket: None, draft: draft.clone(), require: None };
+            let since_ms = cx.now.mono_ms;
+            let own = |draft: &Draft| Submission { ticket: None, draft: draft.clone(), require: None, since_ms };
             let drafts: VecDeque<_> = bootstrap.iter().map(own).collect();
             let through = Seq(drafts.len() as u64 + 1);
             let source = self.source();
@@ -202,7 +204,8 @@ impl Log {
         let begin = Mutation::BeginEpoch(BeginEpoch { node: cx.node.as_str().into() });
         let epoch = self.epoch(cx);
         if let Ok(draft) = Draft::new(begin, Bytes::new()) {
-            self.source().submissions.push_front(Submission { ticket: None, draft, require: None });
+            let since_ms = cx.now.mono_ms;
+            self.source().submissions.push_front(Submission { ticket: None, draft, require: None, since_ms });
         }
         let source = self.source();
         source.raising = false;
@@ -229,7 +232,8 @@ impl Log {
         }
         let source = self.source();
         let (fresh, alone) = (source.fresh, source.is_alone());
-        source.submissions.push_back(Submission { ticket: Some(ticket), draft, require });
+        let since_ms = cx.now.mono_ms;
+        source.submissions.push_back(Submission { ticket: Some(ticket), draft, require, since_ms });
         if !fresh && alone {
             self.raise(cx);
         }
@@ -410,6 +414,7 @@ impl Log {
             let timeout_ms = stream.plan.link_timeout.as_millis() as u64;
             self.give_up("the mirror did not come to the ack level asked for in time", timeout_ms, true, cx);
         }
+        self.own_end_is_late(cx);
         self.point_tick(cx);
         self.failback_progress(cx);
     }

@@ -93,6 +93,9 @@ seen! {
     HeldOff,
     // Devices.
     SlowPersist,
+    DeviceSlow,
+    DeviceSteady,
+    OwnEndLate,
     SlowFlush,
     DiskFull,
     SegmentWait,

@@ -219,6 +219,8 @@ fn limits() -> Limits {
         hold_off_ms: 200,
         hold_off_max_ms: 900,
         steady_ms: 300,
+        slow_persist_ms: 150,
+        write_timeout_ms: 900,
     }
 }
 

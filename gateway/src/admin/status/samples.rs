@@ -2,7 +2,7 @@
 
 use lockstep_mirror::client::{Role, RoleChange};
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use lockstep_mirror::status::{DeviceStatus, OriginStatus, Status, StreamState};
 use lockstep_mirror::tail::{TailFile, TailName};
 use lockstep_storage::id::{Epoch, Origin, Seq};
 
@@ -61,6 +61,7 @@ fn node(name: &str, origins: Vec<OriginStatus>) -> Status {
         batch_records: 12,
         batch_bytes: 49_152,
         persist_us: 3_000,
+        device: DeviceStatus::default(),
     }
 }
 
@@ -99,9 +100,11 @@ fn the_view_survives_json_and_says_what_matters() {
     ] {
         assert!(text.contains(expected), "missing '{expected}' in:\n{text}");
     }
-    assert!(!text.contains("FLAPPING"), "{text}");
+    assert!(!text.contains("SLOW") && !text.contains("FLAPPING"), "{text}");
     let mut status = source();
+    status.device = DeviceStatus { slow: true, slow_ms: 4_200, worst_ms: 1_300, ..DeviceStatus::default() };
     status.origins[0].flapping = true;
     let text = NodeView::new(&status, 60, 1_000_000).text();
+    assert!(text.contains("NVRAM SLOW for 4 s: a persist took up to 1300 ms"), "{text}");
     assert!(text.contains("lost 0 times   FLAPPING"), "{text}");
 }

@@ -54,4 +54,40 @@ impl Log {
             submission.ticket.is_none()
         });
     }
+
+    /// No client waits without a limit for this node's own device or engine: those who have no place are refused without
+    /// effect, those who have one hear "outcome unknown", as with a late mirror under `strict` (F47).
+    pub(super) fn own_end_is_late(&mut self, cx: &mut Context) {
+        let (now_ms, persisted) = (cx.now.mono_ms, self.persisted);
+        let Side::Source(source) = &self.side else { return };
+        // A late mirror is judged by its own limit first, and what follows from that may need the device.
+        let link_ms = source.stream.as_ref().map_or(0, |stream| stream.plan.link_timeout.as_millis() as u64);
+        let limit_ms = self.limits.write_timeout_ms.max(2 * link_ms);
+        let is_late = |since_ms: u64| now_ms.saturating_sub(since_ms) >= limit_ms;
+        let oldest = source.waiting.front().filter(|waiting| is_late(waiting.since_ms));
+        let text = oldest.map(|waiting| {
+            let what = if waiting.seq > persisted {
+                "the NVRAM of this node did not persist"
+            } else {
+                "this node did not finish"
+            };
+            format!("{what} it in {limit_ms} ms")
+        });
+        if let Some(text) = text {
+            self.give_up(&text, limit_ms, false, cx);
+        }
+        let Side::Source(source) = &mut self.side else { return };
+        // The core's own begin an epoch: they wait for their turn.
+        let first = source.submissions.iter().find(|submission| submission.ticket.is_some());
+        if first.is_some_and(|submission| is_late(submission.since_ms)) {
+            let reason = format!("the NVRAM of this node had no room for it in {limit_ms} ms");
+            source.submissions.retain(|submission| match submission.ticket.filter(|_| is_late(submission.since_ms)) {
+                Some(ticket) => {
+                    cx.refuse(ticket, Refusal::Unavailable { reason: reason.clone(), retry_after_s: 1 });
+                    false
+                }
+                None => true,
+            });
+        }
+    }
 }

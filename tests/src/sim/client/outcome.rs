@@ -53,6 +53,9 @@ impl World {
             Err(Refusal::NoSpace { .. }) => Seen::RefusedNoSpace,
         };
         self.seen.note(seen);
+        if matches!(result, Err(Refusal::Unknown { reason, .. }) if reason.contains("of this node did not persist")) {
+            self.seen.note(Seen::OwnEndLate);
+        }
         if result.is_err() || !matches!(flight.stage, Stage::Final | Stage::Abandon) {
             return;
         }

@@ -98,6 +98,8 @@ impl World {
                 }
                 Noted::LinkFlapping => Seen::LinkFlapping,
                 Noted::LinkSteady => Seen::LinkSteady,
+                Noted::DeviceSlow => Seen::DeviceSlow,
+                Noted::DeviceSteady => Seen::DeviceSteady,
                 Noted::ClocksApart => Seen::ClocksApart,
                 Noted::ClocksClose => Seen::ClocksClose,
                 _ => return,
