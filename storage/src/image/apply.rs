@@ -9,13 +9,16 @@
 mod batch;
 mod bodies;
 mod effect;
+mod repair;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::batch::Batch;
-use super::view::progress;
+pub use self::repair::Mended;
+pub(super) use self::repair::repair;
+use super::view::{known_crc, progress};
 use super::{Change, Engine, Family, ImageError, Tables, keys};
-use crate::id::{BodyId, Position, Seq};
+use crate::id::{BodyId, ChunkId, Position, Seq};
 use crate::op::Mutation;
 use crate::record::{Record, RecordError, payload_crc, verify_head};
 
@@ -77,13 +80,14 @@ pub(super) fn restore(engine: &dyn Engine, records: &[Record]) -> Result<usize, 
         let Mutation::Data(data) = record.mutation()? else { continue };
         let body = record.body_of(&data);
         let crc = record.header.payload_crc.to_be_bytes();
-        if tables.get(Family::Body, &keys::chunk_crc(body, data.index))?.is_none_or(|known| known[..] != crc) {
+        let known = known_crc(tables.as_ref(), ChunkId { body, index: data.index })?;
+        if known.is_none_or(|known| known[..] != crc) {
             continue;
         }
         let chunk = keys::chunk(body, data.index);
         match tables.get(Family::Body, &chunk) {
             Ok(Some(found)) if payload_crc(&found).to_be_bytes() == crc => {}
-            Ok(_) | Err(ImageError::Corrupt(_)) => {
+            Ok(_) | Err(ImageError::Unreadable(_)) => {
                 changes.push(Change::Put(Family::Body, chunk, record.payload.clone()));
             }
             Err(error) => return Err(error),

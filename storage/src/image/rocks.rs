@@ -96,6 +96,17 @@ fn error(error: &rocksdb::Error) -> ImageError {
     }
 }
 
+/// What RocksDB says of a directory that it cannot open. A file that is gone or that the medium cannot read damages it as much
+/// as one that does not verify, and RocksDB tells these by text only.
+fn open_error(failed: &rocksdb::Error) -> ImageError {
+    let text = failed.to_string();
+    let damaged = ["No such file", "Input/output error"].iter().any(|says| text.contains(says));
+    match failed.kind() {
+        ErrorKind::IOError if damaged => ImageError::Corrupt(text),
+        _ => error(failed),
+    }
+}
+
 impl Store {
     fn named(&self, name: &str) -> Result<&ColumnFamily, ImageError> {
         self.db.cf_handle(name).ok_or_else(|| ImageError::Engine(format!("column family {name} is not open")))
@@ -187,7 +198,8 @@ impl RocksEngine {
     /// Opens the engine in a directory, or makes it there. Where the file system has no direct I/O it goes without.
     ///
     /// # Errors
-    /// When the directory is damaged, belongs to another origin, is open elsewhere, or cannot be written.
+    /// [`ImageError::Corrupt`] when the directory is damaged; others when it belongs to another origin, is open elsewhere, or
+    /// cannot be written.
     pub fn open(options: &RocksOptions) -> Result<Self, ImageError> {
         let (names, space_name) = (family_names(&options.origin), space_name(&options.origin));
         let open = |direct_io| open_database(options, &options.dir, direct_io, false);
@@ -201,7 +213,7 @@ impl RocksEngine {
             }
             opened => (opened, options.direct_io),
         };
-        let db = db.map_err(|e| error(&e))?;
+        let db = db.map_err(|e| open_error(&e))?;
         let space = load_space(&db, &space_name)?;
         let used = space.files.iter().map(|(number, usage)| (*number, usage.used)).collect();
         let files = Arc::new(BodyFiles::open(&options.dir, direct_io, &used)?);

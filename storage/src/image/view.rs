@@ -16,8 +16,8 @@ pub use self::digest::{BodiesDigest, ImageDigest};
 pub use self::list::{ListPage, ListQuery, UploadPage};
 use super::apply::stored_record;
 use super::keys::{self, Waiting};
-use super::{Family, ImageError, Progress, Tables, body_name};
-use crate::id::{BodyId, Position, Seq};
+use super::{Family, ImageError, Progress, Tables};
+use crate::id::{BodyId, ChunkId, Position, Seq};
 use crate::op::{AccessKey, Bucket, Object, Part, Upload, User};
 use crate::record::{Header, Record, payload_crc};
 
@@ -28,7 +28,11 @@ pub const RUNS_MAX: usize = 2048;
 #[derive(Clone)]
 pub struct View {
     tables: Arc<dyn Tables>,
+    mend: Option<Mend>,
 }
+
+/// Where the bytes of a damaged chunk may be had. May wait for somebody else.
+pub type Mend = Arc<dyn Fn(ChunkId) -> Option<Bytes> + Send + Sync>;
 
 /// The marks of a snapshot.
 pub(super) fn progress(tables: &dyn Tables) -> Result<Progress, ImageError> {
@@ -53,6 +57,14 @@ pub(super) fn waiting(tables: &dyn Tables) -> Result<Waiting, ImageError> {
     Ok(tables.get(Family::Image, keys::WAITING)?.map(|v| Waiting::decode(&v)).transpose()?.unwrap_or_default())
 }
 
+/// The checksum of a chunk, where one is known that can be read.
+pub(super) fn known_crc(tables: &dyn Tables, chunk: ChunkId) -> Result<Option<Bytes>, ImageError> {
+    match tables.get(Family::Body, &keys::chunk_crc(chunk.body, chunk.index)) {
+        Err(ImageError::Unreadable(_)) => Ok(None),
+        known => known,
+    }
+}
+
 fn corrupt(what: &str) -> ImageError {
     ImageError::Corrupt(what.to_owned())
 }
@@ -63,7 +75,13 @@ fn decode<M: Message + Default>(value: &[u8], what: &str) -> Result<M, ImageErro
 
 impl View {
     pub(crate) fn new(tables: Arc<dyn Tables>) -> Self {
-        Self { tables }
+        Self { tables, mend: None }
+    }
+
+    /// The same look, whose damaged chunks are had from elsewhere where they can be.
+    #[must_use]
+    pub fn with_mend(self, mend: Mend) -> Self {
+        Self { mend: Some(mend), ..self }
     }
 
     pub(super) fn tables(&self) -> &dyn Tables {
@@ -233,24 +251,30 @@ impl View {
     /// A chunk of a body, verified.
     ///
     /// # Errors
-    /// [`ImageError::Corrupt`] when it is missing or does not verify; when the engine cannot read.
+    /// [`ImageError::Chunk`] when it is missing or does not verify, and cannot be had from elsewhere; when the engine cannot
+    /// read.
     pub fn chunk(&self, body: BodyId, index: u32) -> Result<Bytes, ImageError> {
-        let damage = |what| ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)));
-        let chunk = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
-        let crc = self.tables.get(Family::Body, &keys::chunk_crc(body, index))?;
-        let crc = crc.ok_or_else(|| damage("its checksum is missing"))?;
-        if payload_crc(&chunk).to_be_bytes()[..] != crc[..] {
-            return Err(damage("checksum mismatch"));
-        }
-        Ok(chunk)
+        let chunk = ChunkId { body, index };
+        let crc = known_crc(self.tables(), chunk)?;
+        let fits = |bytes: &Bytes| crc.as_ref().is_none_or(|crc| payload_crc(bytes).to_be_bytes()[..] == crc[..]);
+        let what = match self.tables.get(Family::Body, &keys::chunk(body, index)) {
+            Ok(Some(_)) if crc.is_none() => "its checksum is missing".into(),
+            Ok(Some(bytes)) if fits(&bytes) => return Ok(bytes),
+            Ok(Some(_)) => "checksum mismatch".into(),
+            Ok(None) => "missing".into(),
+            Err(ImageError::Unreadable(what)) => what,
+            Err(error) => return Err(error),
+        };
+        let mended = self.mend.as_ref().and_then(|mend| mend(chunk)).filter(fits);
+        mended.ok_or(ImageError::Chunk { chunk, what })
     }
 
     /// Records from `from` on, at most about `bytes_max` bytes but at least one, as long as the container has them.
     /// None where `from` is after the last one.
     ///
     /// # Errors
-    /// [`ImageError::Trimmed`] where `from` is no longer there; [`ImageError::Corrupt`] when a record or its chunk is
-    /// damaged or missing (a chunk may have been collected when the op that dropped its body was applied and `collect`
+    /// [`ImageError::Trimmed`] where `from` is no longer there; [`ImageError::Corrupt`] when a record, [`ImageError::Chunk`] when
+    /// its chunk is damaged or missing (a chunk may have been collected when the op that dropped its body was applied and `collect`
     /// went as far); when the engine cannot read.
     pub fn read_log(&self, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
         let progress = self.progress()?;
@@ -276,6 +300,15 @@ impl View {
             cursor.next();
         }
         Ok(records)
+    }
+
+    /// The header of a record, where the container has it. Its chunk may be damaged.
+    ///
+    /// # Errors
+    /// When it is damaged or the engine cannot read.
+    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ImageError> {
+        let stored = self.tables.get(Family::Log, &keys::log(seq))?;
+        stored.map(|value| Ok(stored_record(seq, &value)?.header)).transpose()
     }
 
     /// Sizes of the runs of records that the container holds, chunks included: the last seq of each run and its bytes; at most
@@ -316,7 +349,9 @@ impl View {
             record.payload = self.chunk(record.body_of(&data), data.index)?;
             // The chunk verified, but by the checksum beside it: it must be this record's too.
             if payload_crc(&record.payload) != record.header.payload_crc {
-                return Err(ImageError::Corrupt(format!("record {} has another chunk's bytes", record.header.seq)));
+                let chunk = ChunkId { body: record.body_of(&data), index: data.index };
+                let what = format!("record {} has other bytes", record.header.seq);
+                return Err(ImageError::Chunk { chunk, what });
             }
         }
         Ok(record)

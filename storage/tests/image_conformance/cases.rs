@@ -110,15 +110,15 @@ pub(crate) fn a_corrupt_chunk_is_found(mut bed: Bed) {
         {
             bed.engine().commit(vec![bad]).expect("commits");
             let error = bed.image.view().chunk(body, index).expect_err("damaged");
-            assert!(matches!(error, ImageError::Corrupt(_)), "{error}");
-            assert!(matches!(bed.image.read_log(Seq(1), usize::MAX), Err(ImageError::Corrupt(_))));
-            assert!(matches!(bed.image.view().digest_bodies(), Err(ImageError::Corrupt(_))));
+            assert!(matches!(error, ImageError::Chunk { chunk, .. } if (chunk.body, chunk.index) == (body, index)));
+            assert!(matches!(bed.image.read_log(Seq(1), usize::MAX), Err(ImageError::Chunk { .. })));
+            assert!(matches!(bed.image.view().digest_bodies(), Err(ImageError::Chunk { .. })));
         }
         bed.engine().commit(vec![Change::Put(Family::Body, key, stored)]).expect("commits");
         bed.image.view().chunk(body, index).expect("sound again");
         assert_eq!(bed.image.view().digest_bodies().expect("sound again"), bodies);
     }
-    assert!(matches!(bed.image.view().chunk(body, 2), Err(ImageError::Corrupt(_))), "no such chunk");
+    assert!(matches!(bed.image.view().chunk(body, 2), Err(ImageError::Chunk { .. })), "no such chunk");
 }
 
 pub(crate) fn a_corrupt_record_stops_apply(mut bed: Bed) {
@@ -191,7 +191,7 @@ pub(crate) fn a_body_that_waits_can_be_taken_again(mut bed: Bed) {
     bed.write(delete_object("bk", "a"), b"");
     collect_all(&bed, 0);
     let lost = bed.write(put_object("bk", "a", &[body]), b"");
-    assert!(matches!(bed.image.view().chunk(body_of(body), 0), Err(ImageError::Corrupt(_))), "collected at {lost}");
+    assert!(matches!(bed.image.view().chunk(body_of(body), 0), Err(ImageError::Chunk { .. })), "collected at {lost}");
     bed.write(delete_object("bk", "a"), b"");
     collect_all(&bed, 0);
 }

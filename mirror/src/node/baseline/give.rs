@@ -183,7 +183,7 @@ impl Log {
         giving.reading = false;
         giving.sent_bytes += bytes;
         giving.allowance = giving.allowance.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-        giving.damaged += damaged;
+        giving.damaged += damaged.len() as u64;
         giving.next.clone_from(&next);
         if next.is_none() && giving.damaged > 0 {
             let text = format!("{} chunks are damaged here and were left out of the baseline", giving.damaged);
