@@ -4,7 +4,8 @@
 
 pub mod wire;
 
-use lockstep_storage::id::{Origin, Position, Seq};
+use bytes::Bytes;
+use lockstep_storage::id::{ChunkId, Origin, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
@@ -12,7 +13,7 @@ use lockstep_storage::superblock::EpochEntry;
 use crate::plan::{AckLevel, Policy};
 
 /// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// First message of the opener: everything that the other end needs to find the common point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,23 @@ pub enum Baseline {
     },
 }
 
+/// What two ends say about a chunk that is damaged at one of them (F10). Either end may ask, for one chunk at a time; it is
+/// answered in the order of the other's work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mending {
+    /// A chunk is damaged here: send me its bytes.
+    Want(ChunkId),
+    /// What is here of it.
+    Have {
+        /// Which.
+        chunk: ChunkId,
+        /// Its bytes, as they verify here; none where they do not, or are not here.
+        bytes: Option<Bytes>,
+        /// Their CRC-32C, as it is known here: what the receiver has no checksum of is held against it.
+        crc: u32,
+    },
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -181,4 +199,6 @@ pub enum Message {
     },
     /// Either: a destination's image is made anew.
     Baseline(Baseline),
+    /// Either: a damaged chunk gets its bytes back.
+    Mending(Mending),
 }

@@ -11,7 +11,8 @@
 //! - [`destination`]: Hello, receipt, acks, apply on request.
 //! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
-//!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
+//!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone or damaged; [`repair`]: damaged
+//!   chunks; [`store`]: the superblock; [`epochs`]: common points.
 
 mod baseline;
 mod destination;
@@ -22,6 +23,7 @@ mod log;
 mod point;
 mod promote;
 mod rebuild;
+mod repair;
 mod report;
 mod source;
 mod store;
@@ -107,6 +109,8 @@ pub struct Node {
     logs: Vec<Log>,
     persists: Persists,
     shutdown: Option<Ticket>,
+    /// The node stops when this version of the superblock is durable, and why.
+    stopping: Option<(u64, String)>,
     stopped: bool,
 }
 
@@ -124,7 +128,7 @@ impl Node {
     ) -> Self {
         let name = plan.node.clone();
         let mut logs = Vec::new();
-        for (entry, Found { recovered, lost, log_runs }) in superblock.origins.iter().zip(found) {
+        for (entry, Found { recovered, lost, damaged, log_runs }) in superblock.origins.iter().zip(found) {
             let planned = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
             let own = planned.unwrap_or_else(|| OriginPlan {
                 origin: entry.origin.clone(),
@@ -134,7 +138,7 @@ impl Node {
             let side = match entry.role {
                 _ if lost.is_some() => Side::Destination(Box::new(Destination::lost(lost.clone()))),
                 role @ (StoredRole::Destination | StoredRole::Fenced) => {
-                    Side::Destination(Box::new(Destination::new(role == StoredRole::Fenced)))
+                    Side::Destination(Box::new(Destination::open(role == StoredRole::Fenced, damaged.clone())))
                 }
                 StoredRole::Source | StoredRole::HandingOver => {
                     let found = (recovered, log_runs.as_slice());
@@ -144,7 +148,8 @@ impl Node {
             logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));
         }
         let store = Store::new(superblock, counter);
-        let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
+        let mut node =
+            Self { name, store, logs, persists: Persists::default(), shutdown: None, stopping: None, stopped: false };
         node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
         node.write_superblock(effects);
         node
@@ -158,9 +163,7 @@ impl Node {
         match event {
             Event::Persisted { id } => self.persisted(id, now, effects),
             Event::PersistFailed { reason } => self.stop(format!("the NVRAM failed: {reason}"), effects),
-            Event::EngineFailed { origin, reason } => {
-                self.stop(format!("the storage engine of {origin} failed: {reason}"), effects);
-            }
+            Event::EngineFailed { origin, reason, damaged } => self.engine_failed(&origin, &reason, damaged, effects),
             Event::Command { ticket, command } => self.command(ticket, command, now, effects),
             Event::Batch => self.batch(now, effects),
             Event::Idle => self.idle(now, effects),
@@ -180,6 +183,10 @@ impl Node {
             Event::Fetched { origin, connection, records } => {
                 self.on(&origin, now, effects, |log, cx| log.on_fetched(connection, records, cx));
             }
+            Event::FetchFailed { origin, connection, seq, reason } => {
+                self.on(&origin, now, effects, |log, cx| log.on_fetch_failed(connection, seq, &reason, cx));
+            }
+            Event::Repair { origin, step } => self.on(&origin, now, effects, |log, cx| log.on_repair_step(step, cx)),
             Event::Cut { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_cut(at, cx)),
             Event::Baseline { origin, step } => self.on(&origin, now, effects, |log, cx| log.on_baseline(step, cx)),
             Event::Connected { origin, connection } => {
@@ -205,6 +212,16 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &Origin {
         &self.name
+    }
+
+    /// An engine does not do its work any more. One that is damaged must not be taken for a sound one by the next start.
+    fn engine_failed(&mut self, origin: &Origin, reason: &str, damaged: bool, effects: &mut Vec<Effect>) {
+        let reason = format!("the storage engine of {origin} failed: {reason}");
+        if !damaged || !self.logs.iter().any(|log| log.origin == *origin) {
+            return self.stop(reason, effects);
+        }
+        let version = self.store.change(origin, |entry| entry.damaged = true);
+        self.stopping.get_or_insert((version, reason));
     }
 
     fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
@@ -245,6 +262,9 @@ impl Node {
             if let Some(version) = done.superblock {
                 self.store.durable(version);
                 self.each_log(now, effects, Log::on_stored);
+                if let Some((_, reason)) = self.stopping.take_if(|(version, _)| self.store.is_durable(*version)) {
+                    return self.stop(reason, effects);
+                }
             }
         }
     }
@@ -301,6 +321,11 @@ impl Node {
             }
             Command::Rebuild { origin, accept_loss } => {
                 if !self.with_log(&origin, now, effects, |log, cx| log.rebuild(ticket, accept_loss, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Repair { origin, chunk } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.repair(ticket, chunk, cx)) {
                     effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
                 }
             }

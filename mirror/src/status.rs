@@ -128,6 +128,10 @@ pub struct OriginStatus {
     pub baseline: Option<BaselineProgress>,
     /// At a destination: what is here is to be replaced by a baseline, and that has not come yet.
     pub rebuilding: bool,
+    /// Damaged chunks that got their bytes from the peer, in this process.
+    pub repaired: u64,
+    /// Damaged chunks that could not be had from the peer when they were asked for, in this process.
+    pub unrepaired: u64,
 }
 
 /// How far a baseline is.

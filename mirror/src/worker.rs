@@ -1,8 +1,9 @@
 //! The engine's side of the core's effects, one origin at a time and in order: append, apply, trim, collect, read back, cut;
-//! and, in [`filling`], what a baseline asks for at either end.
+//! in [`filling`], what a baseline asks for at either end; in [`mending`], what a damaged chunk does.
 //! Synchronous, so that the simulator carries effects out by the same code as the runtime's threads.
 
 mod filling;
+mod mending;
 
 use lockstep_storage::id::{Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, ImageError};
@@ -20,6 +21,18 @@ pub(crate) const CUT_STEP_LEN: usize = 4 << 20;
 /// Takes the records that a cut sets aside, in their order; called before they are removed, and they must be durable when it
 /// returns. A cut that is tried again gives the same ones again, from its first.
 pub type SetAside = Box<dyn FnMut(&Origin, Epoch, &[Record]) -> Result<(), ImageError> + Send>;
+
+/// Is something damaged that is stored, as opposed to a device or an engine that does not do its work?
+pub(crate) fn is_damage(error: &ImageError) -> bool {
+    matches!(error, ImageError::Corrupt(_) | ImageError::Chunk { .. })
+}
+
+/// What the core is told of an engine that could not do what it was asked.
+#[must_use]
+pub fn failure(origin: &Origin, error: &ImageError) -> Event {
+    let damaged = matches!(error, ImageError::Corrupt(_));
+    Event::EngineFailed { origin: origin.clone(), reason: error.to_string(), damaged }
+}
 
 /// One origin's worker.
 pub struct Worker {
@@ -78,8 +91,16 @@ impl Worker {
             Effect::Trim { through, .. } => self.image.trim(through)?,
             Effect::Collect { through, .. } => self.collect_through = self.collect_through.max(Some(through)),
             Effect::Fetch { connection, from, bytes_max, .. } => {
-                let records = self.image.read_log(from, bytes_max)?;
-                return Ok(Some(Event::Fetched { origin, connection, records }));
+                return Ok(Some(match self.fetch(from, bytes_max) {
+                    Err(error) if is_damage(&error) => {
+                        Event::FetchFailed { origin, connection, seq: from, reason: error.to_string() }
+                    }
+                    records => Event::Fetched { origin, connection, records: records? },
+                }));
+            }
+            Effect::Repair { task, .. } => {
+                let step = self.mend(task)?;
+                return Ok(Some(Event::Repair { origin, step }));
             }
             Effect::Cut { last, epoch, generation, .. } => {
                 self.image.flush()?;
@@ -97,11 +118,27 @@ impl Worker {
         Ok(None)
     }
 
+    /// Records from one on; where some of them are damaged, the first alone, if it is not.
+    fn fetch(&self, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
+        match self.image.read_log(from, bytes_max) {
+            Err(error) if is_damage(&error) => self.image.read_log(from, 0),
+            read => read,
+        }
+    }
+
     fn set_aside_after(&mut self, last: Seq, epoch: Epoch) -> Result<(), ImageError> {
         let mut from = last.next();
         let end = self.image.progress()?.appended.seq;
         while from <= end {
-            let records = self.image.read_log(from, CUT_STEP_LEN)?;
+            let records = match self.fetch(from, CUT_STEP_LEN) {
+                Err(ImageError::Chunk { chunk, what }) => {
+                    // The peer never had it: the rest of the tail is kept all the same.
+                    tracing::warn!(origin = %self.origin, "record {from} cannot be set aside: {chunk}: {what}");
+                    from = from.next();
+                    continue;
+                }
+                records => records?,
+            };
             (self.set_aside)(&self.origin, epoch, &records)?;
             from = records.last().map_or(end, |r| r.header.seq).next();
         }

@@ -5,5 +5,7 @@
 mod bench;
 #[path = "core/destination.rs"]
 mod destination;
+#[path = "core/repair.rs"]
+mod repair;
 #[path = "core/source.rs"]
 mod source;

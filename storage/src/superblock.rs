@@ -103,6 +103,8 @@ pub struct OriginEntry {
     pub lost: bool,
     /// What is here is to be replaced by a baseline from whoever is the source.
     pub rebuild: bool,
+    /// The files of its engine were found damaged while it ran: they are not opened again (F10).
+    pub damaged: bool,
     /// Segments of this generation and below are what a torn tail may have left: never read.
     pub generation_floor: u64,
 }
@@ -273,6 +275,8 @@ mod wire {
         rebuild: bool,
         #[prost(uint64, tag = "21")]
         persisted: u64,
+        #[prost(bool, tag = "22")]
+        damaged: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -327,6 +331,7 @@ mod wire {
                 persisted: o.persisted.0,
                 lost: o.lost,
                 rebuild: o.rebuild,
+                damaged: o.damaged,
                 fenced_by_counter: o.fenced_by.counter,
                 fenced_by_node: o.fenced_by.node.0,
             }
@@ -375,6 +380,7 @@ mod wire {
                 persisted: Seq(o.persisted),
                 lost: o.lost,
                 rebuild: o.rebuild,
+                damaged: o.damaged,
                 fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },
             })
         }

@@ -93,6 +93,12 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_container_backlog_records", "gauge", "Records that the container keeps for the peer", |o, _| {
         Some(o.last.0.saturating_sub(o.trimmed.0).to_string())
     }),
+    ("lockstep_chunks_repaired_total", "counter", "Damaged chunks that got their bytes from the peer", |o, _| {
+        Some(o.repaired.to_string())
+    }),
+    ("lockstep_chunks_unrepaired_total", "counter", "Damaged chunks that the peer could not give", |o, _| {
+        Some(o.unrepaired.to_string())
+    }),
     ("lockstep_baseline_bytes", "gauge", "Bytes of the baseline under way that are over", |o, _| {
         o.baseline.map(|baseline| (baseline.have + baseline.bytes).to_string())
     }),

@@ -156,6 +156,10 @@ view! {
         baseline: Option<BaselineView>,
         /// What is here is to be replaced by a baseline, and that has not come yet.
         rebuilding: bool,
+        /// Damaged chunks that got their bytes from the peer.
+        chunks_repaired: u64,
+        /// Damaged chunks that could not be had from the peer when they were asked for.
+        chunks_unrepaired: u64,
     }
 
     /// How far a baseline is.
@@ -306,6 +310,8 @@ impl OriginView {
             trimmed_seq: origin.trimmed.0,
             baseline: origin.baseline.map(|baseline| BaselineView::new(&baseline)),
             rebuilding: origin.rebuilding,
+            chunks_repaired: origin.repaired,
+            chunks_unrepaired: origin.unrepaired,
         }
     }
 
@@ -342,6 +348,10 @@ impl OriginView {
         }
         if let Some(baseline) = &self.baseline {
             baseline.text(out);
+        }
+        if self.chunks_repaired + self.chunks_unrepaired > 0 {
+            let (repaired, not) = (self.chunks_repaired, self.chunks_unrepaired);
+            let _ = writeln!(out, "  damaged chunks     repaired {repaired}   not repaired {not}");
         }
         let _ = writeln!(
             out,

@@ -10,7 +10,7 @@ mod receive;
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::partition::Partition;
 use lockstep_storage::record::Record;
-use lockstep_storage::superblock::StoredRole;
+use lockstep_storage::superblock::{OriginEntry, StoredRole};
 
 use super::Context;
 use super::baseline::take::Taking;
@@ -50,6 +50,8 @@ pub(super) enum Gate {
 pub(super) struct Destination {
     /// Its log or its engine is gone, in words: it takes no part in the origin until the operator decides.
     pub(super) lost: Option<String>,
+    /// There is nothing in its image, in words: its source fills it as soon as it connects.
+    pub(super) damaged: Option<String>,
     /// It was the source until its peer took the origin, and has not been linked to it since.
     pub(super) fenced: bool,
     connection: Option<Connection>,
@@ -82,6 +84,7 @@ impl Destination {
     pub(super) fn new(fenced: bool) -> Self {
         Self {
             lost: None,
+            damaged: None,
             fenced,
             connection: None,
             gate: Gate::Shut,
@@ -101,6 +104,16 @@ impl Destination {
             connects: 0,
             reason: "not connected since the start".into(),
         }
+    }
+
+    /// What a start finds.
+    pub(super) fn open(fenced: bool, damaged: Option<String>) -> Self {
+        let mut found = Self::new(fenced);
+        if let Some(reason) = &damaged {
+            found.reason = format!("{reason}; its source fills it when it connects");
+        }
+        found.damaged = damaged;
+        found
     }
 
     /// One whose log or engine is gone.
@@ -132,6 +145,11 @@ impl Destination {
 
     pub(super) fn is_open(&self) -> bool {
         self.gate == Gate::Open
+    }
+
+    /// Records are taken, or a baseline is: the source hears what is sent.
+    pub(super) fn listens(&self) -> bool {
+        matches!(self.gate, Gate::Open | Gate::Filling)
     }
 
     /// What is here is being cut or replaced: nothing else begins.
@@ -212,6 +230,7 @@ impl Log {
                 self.ack_baseline(cx);
             }
             Message::Baseline(message) => self.on_giver_message(message, cx),
+            Message::Mending(message) if destination.hello.is_some() => self.on_mending(connection, message, cx),
             Message::Adopt { after } if destination.is_open() && after < trimmed => {
                 let reason = format!("records after {after} are wanted, and those up to {trimmed} are trimmed here");
                 self.refuse_hello(&format!("{reason}: promote this end and let it give a baseline"), cx);
@@ -260,12 +279,13 @@ impl Log {
         if entry.rebuild {
             return self.take_baseline(&hello, Seq::ZERO, cx);
         }
+        if let Some(damaged) = self.destination().damaged.clone() {
+            return self.fill_anew(&hello, &damaged, cx);
+        }
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
         let found = relation(theirs, hello.node.node_id(), ours);
-        let started_empty = ![0, hello.incarnation].contains(&entry.peer_incarnation)
-            && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch());
-        if started_empty {
+        if started_empty(&hello, entry) {
             let reason = format!("{} has an NVRAM that is new: it is not the one whose records are here", hello.node);
             return self.refuse_hello(&reason, cx);
         }
@@ -421,6 +441,14 @@ impl Log {
         self.when_stored(version, After::MarkStored(connection, mark));
     }
 
+    /// What a source wants back cannot be read here either.
+    pub(super) fn cannot_lend(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+        let destination = self.destination();
+        if destination.connection == Some(connection) && std::mem::take(&mut destination.lending) {
+            self.refuse_hello(&format!("the records that are wanted are damaged here too: {reason}"), cx);
+        }
+    }
+
     /// Records were read back for a source that lost them.
     pub(super) fn lend(&mut self, connection: Connection, records: Vec<Record>, cx: &mut Context) {
         let (persisted, committed) = (self.persisted, self.committed);
@@ -439,4 +467,10 @@ impl Log {
     pub(super) fn shut(&mut self, cx: &mut Context) {
         self.hang_up("the origin is being promoted here", cx);
     }
+}
+
+/// Has the source a new NVRAM under the epoch of the one whose records are here?
+pub(super) fn started_empty(hello: &Hello, entry: &OriginEntry) -> bool {
+    ![0, hello.incarnation].contains(&entry.peer_incarnation)
+        && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch())
 }

@@ -18,6 +18,7 @@ pub(super) use self::queues::{Ages, Incoming};
 use super::Context;
 use super::baseline::take::Taking;
 use super::destination::Destination;
+use super::repair::Repairs;
 use super::source::Source;
 use crate::client::{OriginState, Role};
 use crate::event::{BaselineStep, Connection, Effect};
@@ -105,6 +106,8 @@ pub(super) struct Log {
     pub(super) rival: bool,
     /// A connection that the peer opened to this node as its destination, while this node is a source.
     pub(super) visitor: Option<Connection>,
+    /// Damaged chunks.
+    pub(super) repairs: Repairs,
     pub(super) side: Side,
 }
 
@@ -150,6 +153,7 @@ impl Log {
             opened: 0,
             rival: false,
             visitor: None,
+            repairs: Repairs::default(),
             side,
         }
     }
@@ -397,8 +401,17 @@ impl Log {
         }
     }
 
+    /// Records that were wanted cannot be read back.
+    pub(super) fn on_fetch_failed(&mut self, connection: Connection, seq: Seq, reason: &str, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.stream_unreadable(connection, seq, reason, cx),
+            Side::Destination(_) => self.cannot_lend(connection, reason, cx),
+        }
+    }
+
     /// Judges time.
     pub(super) fn tick(&mut self, cx: &mut Context) {
+        self.repair_progress(cx);
         match &self.side {
             Side::Source(_) => self.source_tick(cx),
             Side::Destination(_) => self.destination_tick(cx),
@@ -432,7 +445,7 @@ impl Log {
         match &self.side {
             Side::Source(source) if !source.is_fenced() => !source.is_unmet() && self.applied.seq >= self.recovered,
             Side::Source(_) => true,
-            Side::Destination(destination) => destination.lost.is_none(),
+            Side::Destination(destination) => destination.lost.is_none() && destination.damaged.is_none(),
         }
     }
 }

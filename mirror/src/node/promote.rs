@@ -44,7 +44,7 @@ impl Log {
         if destination.taking.as_ref().is_some_and(Taking::is_settled) {
             return cx.reply_error(ticket, format!("a baseline of {origin} is being put in place: try again"));
         }
-        if let Some(lost) = &destination.lost {
+        if let Some(lost) = destination.lost.as_ref().or(destination.damaged.as_ref()) {
             return cx.reply_error(ticket, format!("{origin} cannot be served here: {lost}"));
         }
         let entry = cx.store.entry(&origin);

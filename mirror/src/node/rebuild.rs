@@ -21,7 +21,7 @@ impl Log {
             Side::Destination(destination) if destination.is_busy() => {
                 return cx.reply_error(ticket, format!("{origin} is being promoted or replaced: try again"));
             }
-            Side::Destination(destination) => destination.lost.is_some(),
+            Side::Destination(destination) => destination.lost.is_some() || destination.damaged.is_some(),
             Side::Source(_) if self.rival => false,
             Side::Source(_) => {
                 let text = format!(
@@ -57,7 +57,7 @@ impl Log {
         match &mut self.side {
             Side::Source(_) => self.fence_for("what is here is given up for a baseline", version, cx),
             Side::Destination(destination) => {
-                destination.lost = None;
+                destination.damaged = destination.lost.take().or(destination.damaged.take());
                 destination.reason = format!("waits for {peer} to connect as the source");
                 self.hang_up("a rebuild was ordered", cx);
                 self.when_stored(version, After::Rebuilding);

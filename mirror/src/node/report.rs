@@ -70,6 +70,8 @@ impl Log {
             trimmed: self.trimmed,
             baseline: None,
             rebuilding: entry.rebuild,
+            repaired: self.repairs.done,
+            unrepaired: self.repairs.failed,
         };
         match &self.side {
             Side::Source(source) => source.show(&mut status, now),
@@ -108,6 +110,7 @@ impl Destination {
         status.state = match (self.is_open(), in_sync) {
             _ if self.lost.is_some() => StreamState::Lost,
             _ if self.taking.is_some() => StreamState::Baseline,
+            _ if self.damaged.is_some() => StreamState::Lost,
             _ if self.fenced => StreamState::Fenced,
             (true, true) => StreamState::InSync,
             (true, false) => StreamState::CatchingUp,

@@ -92,6 +92,8 @@ pub(super) struct Stream {
     pub(super) backlog: Backlog,
     /// The backlog passed its limit at this record: up to it records are trimmed whether the destination has them or not.
     pub(super) given_up: Seq,
+    /// The first record that cannot be read back: who lacks it gets a baseline.
+    pub(super) unreadable: Option<Seq>,
     /// The baseline that the destination gets.
     pub(super) giving: Option<Giving>,
     /// Where the destination is ahead: its last record, which this node takes over before anything else.
@@ -168,6 +170,7 @@ impl Stream {
             degrading: false,
             backlog: Backlog::default(),
             given_up: Seq::ZERO,
+            unreadable: None,
             giving: None,
             adopting: None,
             last_sent_ms: now.mono_ms,
@@ -410,8 +413,7 @@ impl Log {
         let origin = self.origin.clone();
         let promoted = cx.store.entry(&origin).promoted;
         let Some(stream) = self.stream() else { return };
-        let before = stream.state;
-        let alone_again = promoted && !stream.alone;
+        let (before, alone_again) = (stream.state, promoted && !stream.alone);
         let next = match (before, stream.plan.policy) {
             (StreamState::Closing, _) if alone_again => StreamState::OutOfSync,
             (StreamState::InSync | StreamState::Closing, Policy::Sync) if !stream.alone => before,
@@ -458,6 +460,7 @@ impl Log {
             Message::SyncDone { through } => self.peer_point(through, cx),
             Message::InSyncStored(_) => {}
             Message::Append(append) if stream.adopting.is_some() => self.adopt(append.records, cx),
+            Message::Mending(message) => self.on_mending(connection, message, cx),
             _ => self.protocol_error("a message that a destination does not send now", cx),
         }
     }
@@ -470,8 +473,7 @@ impl Log {
 
     pub(super) fn stream_tick(&mut self, cx: &mut Context) {
         self.connect(cx);
-        let now_ms = cx.now.mono_ms;
-        let (persisted, committed) = (self.persisted, self.committed);
+        let (now_ms, persisted, committed) = (cx.now.mono_ms, self.persisted, self.committed);
         let Some(stream) = self.stream() else { return };
         let timeout_ms = stream.plan.link_timeout.as_millis() as u64;
         let late = stream.unacked.oldest_ms(now_ms) >= timeout_ms;

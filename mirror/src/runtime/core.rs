@@ -169,6 +169,7 @@ impl Core {
             | Effect::Collect { ref origin, .. }
             | Effect::Cut { ref origin, .. }
             | Effect::Baseline { ref origin, .. }
+            | Effect::Repair { ref origin, .. }
             | Effect::Fetch { ref origin, .. } => {
                 if let Some(engine) = self.outlets.engines.get(origin) {
                     let _stopping = engine.send(effect);

@@ -13,7 +13,7 @@ use lockstep_storage::image::{Image, ImageError};
 
 use crate::client::Input;
 use crate::event::{Effect, Event};
-use crate::worker::Worker;
+use crate::worker::{Worker, failure};
 
 /// Time between looks at the free space, and between two tries of a flush.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -91,10 +91,15 @@ fn apply_loop(
         let event = match done {
             Ok(None) => continue,
             Ok(Some(event)) => event,
-            Err(error) => Event::EngineFailed { origin: origin.clone(), reason: error.to_string() },
+            Err(error) => failure(origin, &error),
         };
         let failed = matches!(event, Event::EngineFailed { .. });
-        if inbox.send(Input::Event(event)).is_err() || failed {
+        if inbox.send(Input::Event(event)).is_err() {
+            return;
+        }
+        if failed {
+            // Nothing more is done here; the node ends when the core has stored what it has to.
+            while effects.recv().is_ok() {}
             return;
         }
     }
@@ -139,7 +144,7 @@ fn flush_loop(origin: &Origin, image: &Image, space: &Space, flushes: &Receiver<
             let event = match image.flush() {
                 Ok(progress) => Some(Event::Flushed { origin: origin.clone(), progress }),
                 Err(ImageError::NoSpace) => None,
-                Err(error) => Some(Event::EngineFailed { origin: origin.clone(), reason: error.to_string() }),
+                Err(error) => Some(failure(origin, &error)),
             };
             no_space = event.is_none();
             wanted = no_space;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_storage::id::Origin;
+use lockstep_storage::image::absent::AbsentEngine;
 use lockstep_storage::image::rocks::{RocksEngine, RocksOptions, RocksShared};
 use lockstep_storage::image::{Engine, Image, ImageError};
 
@@ -68,6 +69,17 @@ impl Engines for RocksEngines<'_> {
 
     fn open(&mut self, origin: &Origin, generation: u64) -> Result<Image, ImageError> {
         self.of(origin).open(generation).map(Image::new)
+    }
+
+    fn absent(&mut self, origin: &Origin, generation: u64) -> Image {
+        let mut generations = self.of(origin);
+        let origin = origin.clone();
+        Image::new(Arc::new(AbsentEngine::new(move || {
+            if let Err(error) = generations.remove(generation) {
+                // The next start removes it.
+                tracing::warn!(%origin, "the damaged engine is not needed any more, and stays: {error}");
+            }
+        })))
     }
 
     fn remove_before(&mut self, origin: &Origin, generation: u64) -> Result<(), ImageError> {

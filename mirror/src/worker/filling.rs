@@ -7,7 +7,7 @@ use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::image::{Engine, Image, ImageError};
 
-use super::Worker;
+use super::{Worker, is_damage};
 use crate::event::{BaselineStep, BaselineTask};
 
 /// Where the engines of one origin are, by generation.
@@ -44,9 +44,19 @@ impl Worker {
             BaselineTask::Thaw => self.image.thaw().map(|()| None),
             BaselineTask::Read { connection, from, bytes_max } => {
                 let Some(frozen) = self.image.frozen() else { return Ok(None) };
-                let at = frozen.progress()?.applied;
-                let portion = frozen.read_baseline(&from, bytes_max)?;
-                Ok(Some(BaselineStep::Read { connection, at, portion }))
+                // A chunk that was repaired since it was frozen is so in the engine only.
+                let image = self.image.clone();
+                let frozen = frozen.with_mend(Arc::new(move |c| image.view().chunk(c.body, c.index).ok()));
+                let read = || -> Result<_, ImageError> {
+                    Ok((frozen.progress()?.applied, frozen.read_baseline(&from, bytes_max)?))
+                };
+                match read() {
+                    Ok((at, portion)) => Ok(Some(BaselineStep::Read { connection, at, portion })),
+                    Err(error) if is_damage(&error) => {
+                        Ok(Some(BaselineStep::Unreadable { connection, reason: error.to_string() }))
+                    }
+                    Err(error) => Err(error),
+                }
             }
             BaselineTask::SetAside { after, epoch } => {
                 self.set_aside_after(after, epoch)?;

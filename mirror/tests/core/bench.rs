@@ -11,6 +11,7 @@ use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::start::{Engines, StartError, Started, region_len, start};
 use lockstep_mirror::worker::{Generations, Worker};
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_storage::image::absent::AbsentEngine;
 use lockstep_storage::image::memory::MemoryEngine;
 use lockstep_storage::image::{Engine, Image, ImageError};
 use lockstep_storage::nvram::Nvram;
@@ -30,6 +31,10 @@ impl Engines for Kept<'_> {
     fn open(&mut self, origin: &Origin, _generation: u64) -> Result<Image, ImageError> {
         let engine = Arc::clone(self.0.entry(origin.clone()).or_default());
         Ok(Image::new(engine))
+    }
+
+    fn absent(&mut self, _origin: &Origin, _generation: u64) -> Image {
+        Image::new(Arc::new(AbsentEngine::new(|| ())))
     }
 
     fn remove_before(&mut self, _origin: &Origin, _generation: u64) -> Result<(), ImageError> {
@@ -155,6 +160,10 @@ impl Bench {
         superblock.origin(&self.origin).expect("the origin").clone()
     }
 
+    pub(crate) fn engine(&self) -> Arc<MemoryEngine> {
+        Arc::clone(&self.engines[&self.origin])
+    }
+
     pub(crate) fn image(&self) -> &Image {
         self.workers[&self.origin].image()
     }
@@ -181,6 +190,7 @@ impl Bench {
                     | Effect::Apply { ref origin, .. }
                     | Effect::Trim { ref origin, .. }
                     | Effect::Collect { ref origin, .. }
+                    | Effect::Repair { ref origin, .. }
                     | Effect::Fetch { ref origin, .. } => {
                         let origin = origin.clone();
                         self.work(&origin, effect);

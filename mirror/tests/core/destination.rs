@@ -10,7 +10,7 @@ use lockstep_storage::superblock::EpochEntry;
 
 use super::bench::{Bench, run, site};
 
-fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
+pub(super) fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
     Message::Hello(said(connection, epochs, last, in_sync))
 }
 
@@ -33,20 +33,20 @@ fn said(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: 
 }
 
 /// A destination that has five records of the source's first epoch, of which the source has lost all but three.
-struct Scene {
-    bench: Bench,
-    records: Vec<Record>,
-    epochs: Vec<EpochEntry>,
+pub(super) struct Scene {
+    pub(super) bench: Bench,
+    pub(super) records: Vec<Record>,
+    pub(super) epochs: Vec<EpochEntry>,
     /// With the epoch that the source began without hearing of the destination.
     alone: Vec<EpochEntry>,
 }
 
-const FIRST: Connection = Connection(1);
-const SECOND: Connection = Connection(3);
+pub(super) const FIRST: Connection = Connection(1);
+pub(super) const SECOND: Connection = Connection(3);
 const THIRD: Connection = Connection(5);
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let first = Epoch::default().next(site("site-a").node_id());
         let epochs = vec![EpochEntry::after(Position::default(), first)];
         let records = run(Position::default(), first, 5);
@@ -62,7 +62,7 @@ impl Scene {
         scene
     }
 
-    fn connect(&mut self, connection: Connection) {
+    pub(super) fn connect(&mut self, connection: Connection) {
         let origin = self.bench.origin.clone();
         self.bench.handle(Event::Connected { origin, connection });
     }
@@ -92,7 +92,7 @@ fn acked(effects: &[Effect]) -> Option<Seq> {
     })
 }
 
-fn refused(effects: &[Effect]) -> Option<&str> {
+pub(super) fn refused(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| match effect {
         Effect::Send { message: Message::Refused { reason, .. }, .. } => Some(reason.as_str()),
         _ => None,

@@ -1,7 +1,7 @@
 //! Events and effects in few words, for a trace that people read.
 
-use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
-use lockstep_mirror::message::{Baseline, Message};
+use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event, RepairStep, RepairTask};
+use lockstep_mirror::message::{Baseline, Mending, Message};
 use lockstep_storage::image::baseline::Bookmark;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Record;
@@ -31,7 +31,16 @@ pub(super) fn event(event: &Event) -> String {
             format!("Disconnected {origin}#{}: {reason}", connection.0)
         }
         Event::Full { origin, full } => format!("Full {origin}: {full}"),
-        Event::EngineFailed { origin, reason } => format!("EngineFailed {origin}: {reason}"),
+        Event::EngineFailed { origin, reason, damaged } => {
+            format!("EngineFailed {origin}, damaged {damaged}: {reason}")
+        }
+        Event::FetchFailed { origin, seq, reason, .. } => format!("FetchFailed {origin} {seq}: {reason}"),
+        Event::Repair { origin, step: RepairStep::Read { chunk, bytes, .. } } => {
+            format!("Repair {origin} {chunk} is here: {}", bytes.is_some())
+        }
+        Event::Repair { origin, step: RepairStep::Put { chunk, mended } } => {
+            format!("Repair {origin} {chunk} {mended:?}")
+        }
         Event::Command { ticket, command } => format!("Command t{} {command:?}", ticket.0),
         Event::Batch => "Batch".into(),
         Event::Idle => "Idle".into(),
@@ -55,6 +64,8 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::Append { origin, records: r } => format!("Append {origin} {}", records(r)),
         Effect::Cut { origin, last, .. } => format!("Cut {origin} to {last}"),
         Effect::Baseline { origin, task } => format!("Baseline {origin} {}", self::task(task)),
+        Effect::Repair { origin, task: RepairTask::Read { chunk, .. } } => format!("Repair {origin} reads {chunk}"),
+        Effect::Repair { origin, task: RepairTask::Put { chunk, .. } } => format!("Repair {origin} puts {chunk}"),
         Effect::Persist { id } => format!("Persist p{id}"),
         Effect::Apply { origin, through } => format!("Apply {origin} through {through}"),
         Effect::Flush { origin } => format!("Flush {origin}"),
@@ -119,6 +130,8 @@ fn message(message: &Message) -> String {
         Message::Baseline(Baseline::Pieces { pieces, next }) => {
             format!("Pieces: {}, then {}", pieces.len(), place(next.as_ref()))
         }
+        Message::Mending(Mending::Want(chunk)) => format!("Want {chunk}"),
+        Message::Mending(Mending::Have { chunk, bytes, .. }) => format!("Have {chunk}: {}", bytes.is_some()),
         other => format!("{other:?}"),
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::{BodyId, Epoch, Origin, Position, Seq};
+use lockstep_storage::id::{BodyId, ChunkId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::{HEADER_LEN, Header, Record};
@@ -106,6 +106,8 @@ pub struct Model {
     way_back: bool,
     /// Sites that are gone for good.
     pub lost: HashSet<Site>,
+    /// Chunks that were damaged at a site, at some time: they may be missing, and are never other bytes.
+    pub rotten: HashSet<(Origin, ChunkId)>,
     /// Bytes and answers, for a summary.
     pub answers: u64,
 }
@@ -126,6 +128,7 @@ impl Model {
             writers: HashMap::new(),
             way_back: scenario.way_back,
             lost: HashSet::new(),
+            rotten: HashSet::new(),
             answers: 0,
         }
     }
@@ -172,6 +175,15 @@ impl Model {
     #[must_use]
     pub fn chunk(&self, origin: &Origin, body: BodyId, index: u32) -> Option<&Bytes> {
         self.chunks.get(&(origin.clone(), body, index))
+    }
+
+    /// Is it the record of a chunk that was damaged?
+    #[must_use]
+    pub fn is_rotten(&self, at: Position) -> bool {
+        let Some(record) = self.records.get(&at.checksum) else { return false };
+        let Ok(Mutation::Data(data)) = record.mutation() else { return false };
+        let chunk = ChunkId { body: record.body_of(&data), index: data.index };
+        self.rotten.iter().any(|(_, rotten)| *rotten == chunk)
     }
 
     /// The durable superblock's entry of an origin.

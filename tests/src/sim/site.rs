@@ -61,6 +61,8 @@ pub struct Worker {
     pub flushing: Option<Progress>,
     /// The core was told that the device is full.
     pub told_full: bool,
+    /// Its engine was found damaged: it does nothing more.
+    pub broken: bool,
     /// What the world keeps an eye on.
     pub watch: Watch,
 }
@@ -100,6 +102,7 @@ impl Worker {
             busy: false,
             flushing: None,
             told_full: false,
+            broken: false,
             watch: Watch::default(),
         }
     }
@@ -188,6 +191,8 @@ pub struct SiteState {
     pub full: bool,
     /// The engine's next flush fails for good.
     pub flush_fails: bool,
+    /// The engine of this origin is found damaged, by the process that runs.
+    pub damaged: Option<Origin>,
     /// What it sends does not arrive.
     pub cut: bool,
 }
@@ -258,6 +263,7 @@ impl SiteState {
             slow: false,
             full: false,
             flush_fails: false,
+            damaged: None,
             cut: false,
         }
     }

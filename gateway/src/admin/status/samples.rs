@@ -43,6 +43,8 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         trimmed: Seq(9),
         baseline: None,
         rebuilding: false,
+        repaired: 0,
+        unrepaired: 0,
     }
 }
 

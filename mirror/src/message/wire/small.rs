@@ -1,4 +1,4 @@
-//! The protobuf bodies of all messages but [`super::Append`] and those of a baseline, which stand in `baseline`. Fields may be added: an older node skips them.
+//! The protobuf bodies of all messages but [`super::Append`] and those of `baseline` and `mending`. Fields may be added: an older node skips them.
 //! Names and enumerations are checked here, so that the core may trust them. Private to the wire format.
 
 use bytes::Bytes;
@@ -6,12 +6,12 @@ use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::superblock::EpochEntry;
 use prost::Message as _;
 
-use super::{WireError, baseline};
+use super::{WireError, baseline, mending};
 use crate::message::{Ack, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
 /// Highest kind that this version knows.
-pub(super) const KIND_MAX: u8 = KIND_APPLY;
+pub(super) const KIND_MAX: u8 = mending::KIND_HAVE;
 
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;
@@ -167,6 +167,7 @@ pub(super) fn encode(message: &Message) -> (u8, Vec<u8>) {
         Message::HandOver { last } => (KIND_HAND_OVER, PositionBody::from(*last).encode_to_vec()),
         Message::Apply { through } => (KIND_APPLY, SeqBody { seq: through.0 }.encode_to_vec()),
         Message::Baseline(message) => baseline::encode(message),
+        Message::Mending(message) => mending::encode(message),
     }
 }
 
@@ -194,6 +195,7 @@ pub(super) fn decode(kind: u8, body: Bytes) -> Result<Message, WireError> {
         KIND_IN_SYNC_STORED => Ok(Message::InSyncStored(parse::<FlagBody>(kind, body)?.flag)),
         KIND_HAND_OVER => Ok(Message::HandOver { last: parse::<PositionBody>(kind, body)?.into() }),
         KIND_APPLY => Ok(Message::Apply { through: Seq(parse::<SeqBody>(kind, body)?.seq) }),
+        mending::KIND_WANT | mending::KIND_HAVE => mending::decode(kind, body).map(Message::Mending),
         other => baseline::decode(other, body).map(Message::Baseline),
     }
 }

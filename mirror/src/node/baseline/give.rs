@@ -2,7 +2,7 @@
 //!
 //! Always true: while something is frozen, no record after it is trimmed.
 
-use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::id::{ChunkId, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece, Portion};
 
 use crate::event::{BaselineStep, BaselineTask, Connection, Effect};
@@ -15,6 +15,11 @@ use crate::status::{BaselineProgress, StreamState};
 
 /// What may be saved up of the rate, in milliseconds of it.
 const BURST_MS: u64 = 250;
+
+/// Damaged chunks of one portion that are waited for, to be repaired from the destination's old image.
+const MENDED_AT_ONCE: usize = 16;
+/// Times that so many are waited for, in one portion.
+const ROUNDS_MAX: u32 = 64;
 
 /// A baseline on its way to the destination, on one connection.
 #[derive(Debug)]
@@ -29,6 +34,12 @@ pub(in crate::node) struct Giving {
     /// Where the next pieces begin; none before the destination is ready, and after the last.
     next: Option<Bookmark>,
     reading: bool,
+    /// Where the portion at hand begins, and the damaged chunks in it that are being repaired. It is read once more then.
+    from: Bookmark,
+    mending: Vec<ChunkId>,
+    /// Of those of the last round some are repaired, and how many rounds it were for this portion.
+    mended: bool,
+    rounds: u32,
     /// Bytes that the rate allows now; one portion may overdraw it.
     allowance: i64,
     refilled_ms: u64,
@@ -41,6 +52,10 @@ impl Giving {
         let (at, total) = self.at?;
         let ms = now_ms.saturating_sub(self.began_ms);
         Some(BaselineProgress { at: at.seq, have: self.have, bytes: self.sent_bytes, total, ms })
+    }
+
+    pub(in crate::node) fn connection(&self) -> Connection {
+        self.connection
     }
 
     fn refill(&mut self, rate: u64, now_ms: u64) {
@@ -89,6 +104,10 @@ impl Log {
             credit,
             next: None,
             reading: false,
+            from: Bookmark::default(),
+            mending: Vec::new(),
+            mended: true,
+            rounds: 0,
             allowance: 0,
             refilled_ms: now_ms,
             began_ms: now_ms,
@@ -114,6 +133,7 @@ impl Log {
         match step {
             BaselineStep::Frozen { at, bytes } => self.frozen(at, bytes, cx),
             BaselineStep::Read { connection, at, portion } => self.pieces_read(connection, at, portion, cx),
+            BaselineStep::Unreadable { connection, reason } => self.cannot_give(connection, &reason, cx),
             // Of a baseline that this end took before it became the source.
             _ => {}
         }
@@ -166,6 +186,7 @@ impl Log {
         }
         let Some(from) = giving.next.take() else { return };
         giving.reading = true;
+        giving.from.clone_from(&from);
         let allowed = usize::try_from(giving.allowance).unwrap_or(0);
         let task = BaselineTask::Read { connection: giving.connection, from, bytes_max: most.min(allowed).max(1) };
         cx.emit(Effect::Baseline { origin, task });
@@ -178,6 +199,10 @@ impl Log {
         if giving.at.is_none_or(|(of, _)| of != at) {
             return self.protocol_error("what is frozen has changed", cx);
         }
+        if !portion.damaged.is_empty() && giving.mended && giving.rounds < ROUNDS_MAX {
+            return self.mend_portion(portion.damaged, cx);
+        }
+        (giving.mended, giving.rounds) = (true, 0);
         let Portion { pieces, next, damaged } = portion;
         let bytes = pieces.iter().map(Piece::len).sum::<usize>() as u64;
         giving.reading = false;
@@ -192,6 +217,46 @@ impl Log {
         stream.last_sent_ms = now_ms;
         self.send(connection, Message::Baseline(Baseline::Pieces { pieces, next }), cx);
         self.give_more(cx);
+    }
+
+    /// Chunks of a portion are damaged here: what the destination has of them is put in place before it is read once more.
+    fn mend_portion(&mut self, damaged: Vec<ChunkId>, cx: &mut Context) {
+        let wanted = damaged.into_iter().take(MENDED_AT_ONCE).filter(|chunk| self.want(*chunk)).collect();
+        if let Some(giving) = self.stream().and_then(|stream| stream.giving.as_mut()) {
+            giving.mending = wanted;
+            giving.mended = false;
+            giving.rounds += 1;
+        }
+        self.read_again(cx);
+        self.repair_progress(cx);
+    }
+
+    /// A damaged chunk got its bytes back, or will not.
+    pub(in crate::node) fn mended_for_baseline(&mut self, chunk: ChunkId, done: bool, cx: &mut Context) {
+        let Some(giving) = self.stream().and_then(|stream| stream.giving.as_mut()) else { return };
+        let waited = giving.mending.len();
+        giving.mending.retain(|wanted| *wanted != chunk);
+        if giving.mending.len() < waited {
+            giving.mended |= done;
+            self.read_again(cx);
+        }
+    }
+
+    fn read_again(&mut self, cx: &mut Context) {
+        let Some(giving) = self.stream().and_then(|stream| stream.giving.as_mut()) else { return };
+        if giving.mending.is_empty() {
+            giving.next = Some(giving.from.clone());
+            giving.reading = false;
+            self.give_more(cx);
+        }
+    }
+
+    /// The image here is damaged: who needs a baseline of it cannot have one, and who writes goes on.
+    fn cannot_give(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+        let current = self.stream().and_then(|stream| stream.giving.as_ref()).map(Giving::connection);
+        if current == Some(connection) {
+            self.reject(&format!("no baseline can be given, the image here is damaged: {reason}"), cx);
+        }
     }
 
     /// Time passes for a baseline: the rate allows more, and a quiet link is shown to live.

@@ -12,7 +12,7 @@ use lockstep_storage::superblock::{EpochEntry, StoredRole};
 use crate::event::{BaselineStep, BaselineTask, Effect};
 use crate::message::{Baseline, Hello, Message};
 use crate::node::Context;
-use crate::node::destination::Gate;
+use crate::node::destination::{Gate, started_empty};
 use crate::node::epochs::{History, fault_of};
 use crate::node::log::{After, Log, Side};
 use crate::status::BaselineProgress;
@@ -102,6 +102,20 @@ impl Log {
         }
         cx.note(&origin, format!("setting records {} to {last} aside: {} goes another way", after.next(), hello.node));
         cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { after, epoch } });
+    }
+
+    /// There is nothing in the image here: what the source has takes its place, where that is known to be what was here, or more.
+    pub(in crate::node) fn fill_anew(&mut self, hello: &Hello, damaged: &str, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let known = entry.epochs.last().is_none_or(|last| hello.epochs.contains(last));
+        if !known || hello.last.seq < entry.consistency_point || started_empty(hello, entry) {
+            let (source, origin) = (&hello.node, &self.origin);
+            let text =
+                format!("{damaged}; {source} does not have what was here: 'lockstep rebuild {origin}' gives it up");
+            return self.refuse_hello(&text, cx);
+        }
+        cx.note(&self.origin, format!("{damaged}: {} fills it", hello.node));
+        self.take_baseline(hello, Seq::ZERO, cx);
     }
 
     /// Nothing of the origin is here, or the source says that it has nothing that follows.
@@ -219,6 +233,7 @@ impl Log {
             entry.peer_incarnation = incarnation;
             entry.consistency_point = at.seq;
             entry.rebuild = false;
+            entry.damaged = false;
             entry.engine_generation += 1;
             entry.generation_floor = floor;
         });
@@ -259,6 +274,7 @@ impl Log {
         self.history += 1;
         let destination = self.destination();
         destination.taking = None;
+        destination.damaged = None;
         destination.gate = Gate::Shut;
         destination.unapplied = crate::node::log::Ages::default();
         cx.note(&self.origin, format!("the baseline at {at} is in place"));

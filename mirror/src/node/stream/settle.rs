@@ -9,10 +9,11 @@ use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
 
 use super::{Link, PeerMarks};
+use crate::event::Connection;
 use crate::message::{Message, Welcome};
 use crate::node::Context;
 use crate::node::epochs::{History, Relation, relation};
-use crate::node::log::Log;
+use crate::node::log::{Log, Side};
 use crate::plan::Policy;
 use crate::status::StreamState;
 
@@ -29,7 +30,7 @@ impl Log {
     }
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
-    fn reject(&mut self, reason: &str, cx: &mut Context) {
+    pub(in crate::node) fn reject(&mut self, reason: &str, cx: &mut Context) {
         let origin = self.origin.clone();
         self.drop_connection(reason, cx);
         let Some(stream) = self.stream() else { return };
@@ -53,8 +54,8 @@ impl Log {
         let committed = self.committed;
         match found {
             Relation::Same | Relation::Behind(_) if entry.lacks > self.last.seq => self.lacks_for_good(cx),
-            Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
-                let (has, from) = (welcome.last.seq, self.trimmed.next());
+            Relation::Same | Relation::Behind(_) if welcome.last.seq < self.readable_from() => {
+                let (has, from) = (welcome.last.seq, self.readable_from().next());
                 if let Some(stream) = self.stream() {
                     // It has lost what it had acknowledged: nobody is told that it has it.
                     stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
@@ -175,6 +176,35 @@ impl Log {
         self.reject(&reason, cx);
     }
 
+    /// The destination must have everything up to here to go on with records: what is trimmed, and what is damaged.
+    fn readable_from(&self) -> Seq {
+        let Side::Source(source) = &self.side else { return self.trimmed };
+        let unreadable = source.stream.as_ref().and_then(|stream| stream.unreadable);
+        self.trimmed.max(unreadable.unwrap_or_default())
+    }
+
+    /// A record that the destination lacks is damaged here, or its chunk is: the image may be sound without it, or with what is
+    /// in it repaired.
+    pub(in crate::node) fn stream_unreadable(
+        &mut self,
+        connection: Connection,
+        seq: Seq,
+        reason: &str,
+        cx: &mut Context,
+    ) {
+        let origin = self.origin.clone();
+        let Some(stream) = self.stream() else { return };
+        if stream.up() != Some(connection) {
+            return;
+        }
+        stream.unreadable = Some(seq);
+        cx.note(&origin, format!("record {seq} cannot be sent, the mirror gets a baseline instead: {reason}"));
+        // What may be frozen is older than the record.
+        self.thaw(cx);
+        self.drop_connection("a record cannot be sent", cx);
+        self.connect(cx);
+    }
+
     /// Both ends hold one history, the destination up to `has`: sends the rest.
     fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
         if !self.source().fresh && !self.source().fence {
@@ -190,6 +220,7 @@ impl Log {
         stream.attempts = 0;
         stream.giving = None;
         stream.given_up = Seq::ZERO;
+        stream.unreadable = None;
         stream.peer.received = has;
         stream.peer.persisted = has;
         stream.sent = has;

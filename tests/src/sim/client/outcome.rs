@@ -4,7 +4,7 @@ use lockstep_mirror::client::{Answered, Receipt, Refusal, Role};
 use lockstep_mirror::plan::{AckLevel, Policy};
 use lockstep_mirror::status::StreamState;
 use lockstep_storage::id::{BodyId, Origin, Seq};
-use lockstep_storage::image::View;
+use lockstep_storage::image::{ImageError, View};
 
 use super::{Stage, bucket_name, bucket_of, key_name};
 use crate::sim::coverage::Seen;
@@ -132,6 +132,12 @@ impl World {
             let body = BodyId::from(extent.body);
             for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
                 let chunk = view.chunk(body, index);
+                if let Err(ImageError::Chunk { chunk, .. }) = chunk
+                    && self.model.rotten.contains(&(origin.clone(), chunk))
+                {
+                    self.ask_to_mend(site, &origin, chunk)?;
+                    continue;
+                }
                 if chunk.as_ref().ok() != self.model.chunk(&origin, body, index) {
                     let at = object.seq;
                     return broken(

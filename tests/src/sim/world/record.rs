@@ -34,6 +34,8 @@ impl World {
             Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
             Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
             Event::Baseline { .. } => 9,
+            Event::FetchFailed { .. } => 10,
+            Event::Repair { .. } => 11,
             Event::Connected { connection, .. } => 0x5_0000 + connection.0,
             Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
             Event::Received { connection, .. } => 0x7_0000 + connection.0,
@@ -58,6 +60,7 @@ impl World {
             Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
             Effect::Fetch { from, .. } => 0x6_0000 + from.0,
             Effect::Baseline { .. } => 19,
+            Effect::Repair { .. } => 20,
             Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
             Effect::Send { connection, .. } => 0x8_0000 + connection.0,
             Effect::Close { connection, .. } => 0x9_0000 + connection.0,
@@ -84,7 +87,10 @@ impl World {
             }
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
+            Effect::Note { text, .. } if text.starts_with("repaired: chunk") => Seen::ChunkRepaired,
+            Effect::Note { text, .. } if text.starts_with("not repaired: chunk") => Seen::ChunkUnrepaired,
             Effect::Note { text, .. } if text.starts_with("repaired") => Seen::Repaired,
+            Effect::Note { text, .. } if text.ends_with("fills it") => Seen::FilledAnew,
             Effect::Note { origin, text } if text.contains("backlog's limit") => {
                 self.model.bounds_backlog(site, origin);
                 Seen::BacklogDropped

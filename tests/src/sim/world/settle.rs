@@ -30,7 +30,10 @@ impl World {
             for site in pair.sites() {
                 self.order(*pair, site, Order::Resume)?;
             }
-            if self.status(pair.mirror, &pair.origin()).is_some_and(|status| status.state == StreamState::Lost) {
+            let lost = |status: OriginStatus| {
+                status.state == StreamState::Lost && !status.reason.contains("engine is damaged")
+            };
+            if self.status(pair.mirror, &pair.origin()).is_some_and(lost) {
                 self.order(*pair, pair.mirror, Order::Rebuild)?;
             }
         }
@@ -64,6 +67,7 @@ impl World {
         for pair in &pairs {
             self.last_write(*pair)?;
             self.points(*pair)?;
+            self.mend_all(*pair)?;
         }
         for site in self.topology.sites() {
             let plan = &self.sites[site.index()].plan;
@@ -127,13 +131,13 @@ impl World {
     }
 
     /// Is there no stream any more: its source was promoted and knows no way back, or its destination is gone?
-    fn is_over(&self, pair: Pair) -> bool {
+    pub(super) fn is_over(&self, pair: Pair) -> bool {
         let source = self.model.holder(pair);
         self.model.has_no_stream(source, &pair.origin()) || self.sites[pair.other(source).index()].lost
     }
 
     /// Under `strict` a source that was in sync waits for its mirror, also for one that is gone for good.
-    fn waits_for_ever(&self, pair: Pair) -> bool {
+    pub(super) fn waits_for_ever(&self, pair: Pair) -> bool {
         let (source, origin) = (self.model.holder(pair), pair.origin());
         let alone = self.model.has_no_stream(source, &origin)
             || self.model.stored(source, &origin).is_some_and(|entry| entry.promoted);

@@ -25,6 +25,7 @@ impl World {
         | Effect::Collect { origin, .. }
         | Effect::Cut { origin, .. }
         | Effect::Baseline { origin, .. }
+        | Effect::Repair { origin, .. }
         | Effect::Fetch { origin, .. }) = &task
         else {
             return Ok(());
@@ -37,7 +38,7 @@ impl World {
         within_bound("an engine worker", waiting)
     }
 
-    fn worker_origin(&self, site: Site, index: usize) -> Origin {
+    pub(super) fn worker_origin(&self, site: Site, index: usize) -> Origin {
         let process = self.sites[site.index()].process.as_ref();
         process.map_or(site.origin(), |process| process.workers[index].origin.clone())
     }
@@ -54,7 +55,7 @@ impl World {
     fn worker_goes(&mut self, site: Site, index: usize) {
         let Some(process) = &mut self.sites[site.index()].process else { return };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
-        if worker.busy || (worker.queue.is_empty() && !worker.engine.has_steps()) {
+        if worker.broken || worker.busy || (worker.queue.is_empty() && !worker.engine.has_steps()) {
             return;
         }
         worker.busy = true;
@@ -67,6 +68,9 @@ impl World {
         let steps = self.noise.chance(50);
         let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
+        if worker.broken {
+            return Ok(());
+        }
         worker.busy = false;
         let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
         let waiting = worker.engine.image().collect(Seq::ZERO, 0);
@@ -107,7 +111,8 @@ impl World {
             _ => {}
         }
         self.was_set_aside(site, &gone)?;
-        let event = self.after_work(site, event);
+        let mut event = self.after_work(site, event);
+        self.after_repair(&mut event);
         if step && event.is_none() {
             // Bodies went: none that is named.
             let origin = self.worker_origin(site, index);
@@ -128,11 +133,9 @@ impl World {
             return Ok(());
         }
         self.seen.note(Seen::TailSetAside);
-        let missing = self.sites[site.index()]
-            .aside
-            .lock()
-            .ok()
-            .and_then(|aside| gone.iter().find(|known| !aside.contains(&known.checksum)).copied());
+        let missing = self.sites[site.index()].aside.lock().ok().and_then(|aside| {
+            gone.iter().find(|at| !aside.contains(&at.checksum) && !self.model.is_rotten(**at)).copied()
+        });
         match missing {
             Some(at) => broken(1, format!("{site:?} gives up record {at} and has not set it aside")),
             None => Ok(()),
@@ -176,6 +179,7 @@ impl World {
             }
             Effect::Cut { origin, last, .. } => gone = self.model.cut(site, origin, *last)?,
             Effect::Baseline { task, .. } => self.before_baseline(site, index, task),
+            Effect::Repair { task, .. } => self.before_repair(site, index, task),
             _ => {}
         }
         Ok((effect, gone))
@@ -288,10 +292,13 @@ impl World {
         let full = state.full;
         let Some(process) = &mut state.process else { return Ok(()) };
         let worker = &mut process.workers[index];
+        if worker.broken {
+            return Ok(());
+        }
         if std::mem::take(&mut state.flush_fails) {
             self.seen.note(Seen::EngineFailed);
             let reason = "the flush failed".to_owned();
-            return self.feed(site, Event::EngineFailed { origin, reason });
+            return self.feed(site, Event::EngineFailed { origin, reason, damaged: false });
         }
         if full {
             self.seen.note(Seen::DiskFull);
