@@ -114,9 +114,12 @@ pub enum Command {
     Verify {
         /// Which origin
         origin: String,
-        /// Read and verify every body too
+        /// Read and verify every body too, and repair damaged ones from the peer
         #[arg(long)]
         deep: bool,
+        /// Leave damaged bodies as they are
+        #[arg(long, requires = "deep")]
+        no_repair: bool,
         /// Admin address of the node to compare with
         #[arg(long, value_name = "URL", requires = "with_token_file")]
         with: Option<String>,
@@ -225,6 +228,7 @@ mod tests {
             "rebuild --from http://h:1 --from-token-file x",
             "rebuild site-a --from http://h:1 --from-token-file x --accept-loss --no-wait",
             "verify site-a --deep",
+            "verify site-a --deep --no-repair",
             "verify site-a --with http://h:1 --with-token-file x --json",
             "tail list",
             "tail list site-a --json",
@@ -250,6 +254,7 @@ mod tests {
             "tail export",
             "tail discard",
             "verify site-a --with http://h:1",
+            "verify site-a --no-repair",
             "status --xml",
             "serve x.toml",
         ] {
