@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::id::{BodyId, Position, Seq};
 use crate::record::{Record, RecordError};
 use baseline::{Bookmark, Piece};
-pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, UploadPage, View};
+pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, Stored, UploadPage, View};
 
 /// What the engine could not do.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,14 @@ pub enum ImageError {
     /// The container does not have the record at this position.
     #[error("the container has no record {0} with this checksum")]
     NotHere(Position),
+}
+
+impl ImageError {
+    /// Is it about bytes that are stored and cannot be used? Trying again finds the same ones, and a restart too.
+    #[must_use]
+    pub fn is_of_stored_bytes(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Record(_))
+    }
 }
 
 /// The families of an origin's engine.
@@ -268,7 +276,8 @@ impl Image {
     /// also moves the applied mark. Does nothing for what was applied before, stops at the last appended one.
     ///
     /// # Errors
-    /// When a record is missing or cannot be read: the image stays where it was (F42).
+    /// When the next record is missing or cannot be read or carried out: the image stays before it (F42). What comes before
+    /// such a one is applied by the calls before.
     pub fn apply(&self, through: Seq, limit: usize) -> Result<Position, ImageError> {
         let _changing = self.changing();
         apply::apply(self.engine().as_ref(), through, limit)

@@ -40,6 +40,7 @@ on_both_engines! {
         only_what_is_applied_is_trimmed,
         a_corrupt_chunk_is_found,
         a_corrupt_record_stops_apply,
+        what_comes_before_a_corrupt_record_is_applied,
         an_overwritten_body_is_collected_when_its_time_has_come,
         copies_share_a_body,
         a_body_that_waits_can_be_taken_again,

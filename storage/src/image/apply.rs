@@ -127,9 +127,16 @@ pub(super) fn apply(engine: &dyn Engine, through: Seq, limit: usize) -> Result<P
     let mut batch = Batch::new(tables.as_ref());
     let (mut applied, mut time_ms) = (progress.applied, super::view::time_ms(tables.as_ref())?);
     for record in pending(tables.as_ref(), applied, through, limit)? {
-        applied = record.position();
-        time_ms = time_ms.max(record.header.time_ms);
-        effect::effect(&mut batch, record)?;
+        let (at, made_ms) = (record.position(), record.header.time_ms);
+        match effect::effect(&mut batch, record) {
+            // What is in the batch may be a part of it: the ones before it are applied without it.
+            Err(error) if error.is_of_stored_bytes() && applied != progress.applied => {
+                return apply(engine, applied.seq, limit);
+            }
+            done => done?,
+        }
+        applied = at;
+        time_ms = time_ms.max(made_ms);
     }
     batch.put(keys::APPLIED.to_vec(), keys::encode_position(applied));
     batch.put(keys::TIME.to_vec(), keys::encode_seq(Seq(time_ms)));
@@ -137,7 +144,7 @@ pub(super) fn apply(engine: &dyn Engine, through: Seq, limit: usize) -> Result<P
     Ok(applied)
 }
 
-/// The records that follow `applied`, each the child of the one before.
+/// The records that follow `applied`, each the child of the one before: up to the first that cannot be read.
 fn pending(tables: &dyn Tables, applied: Position, through: Seq, limit: usize) -> Result<Vec<Record>, ImageError> {
     let mut records: Vec<Record> = Vec::new();
     let mut failed = None;
@@ -154,9 +161,9 @@ fn pending(tables: &dyn Tables, applied: Position, through: Seq, limit: usize) -
     })?;
     let missing = || ImageError::Corrupt(format!("record {} is missing", applied.seq.next()));
     match failed {
-        Some(error) => Err(error),
+        Some(error) if records.is_empty() => Err(error),
         None if records.is_empty() => Err(missing()),
-        None => Ok(records),
+        _ => Ok(records),
     }
 }
 

@@ -24,6 +24,15 @@ use crate::record::{Header, Record, payload_crc};
 /// Most runs of records that are told apart by [`View::log_runs`].
 pub const RUNS_MAX: usize = 2048;
 
+/// A record as the container holds it.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its bytes. Of a `Data` record the payload is not among them: it is a chunk.
+    pub bytes: Bytes,
+    /// What reading them gives.
+    pub record: Result<Record, ImageError>,
+}
+
 /// A consistent look at one origin's container and image. Keeps everything that it sees readable until it is dropped.
 #[derive(Clone)]
 pub struct View {
@@ -92,6 +101,15 @@ impl View {
     /// When the engine cannot read.
     pub fn waiting(&self) -> Result<Waiting, ImageError> {
         waiting(self.tables.as_ref())
+    }
+
+    /// A record as the container holds it; none where it was trimmed or never came.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn stored(&self, seq: Seq) -> Result<Option<Stored>, ImageError> {
+        let value = self.tables.get(Family::Log, &keys::log(seq))?;
+        Ok(value.map(|bytes| Stored { record: stored_record(seq, &bytes), bytes }))
     }
 
     fn message<M: Message + Default>(&self, key: &[u8], what: &str) -> Result<Option<M>, ImageError> {
@@ -282,19 +300,20 @@ impl View {
     /// [`RUNS_MAX`] runs. Reads every record's head.
     ///
     /// # Errors
-    /// When one is damaged or the engine cannot read.
+    /// When a key is damaged or the engine cannot read.
     pub fn log_runs(&self) -> Result<Vec<(Seq, u64)>, ImageError> {
-        let (mut runs, mut damaged): (Vec<(Seq, u64)>, _) = (Vec::new(), None);
+        let (mut runs, mut damaged): (Vec<(Seq, u64)>, _) = (Vec::new(), false);
         let progress = self.progress()?;
         let records = progress.appended.seq.0.saturating_sub(progress.trimmed.0);
         let run_len = records.div_ceil(RUNS_MAX as u64).max(1);
         let mut begun = 0;
         self.tables.scan(Family::Log, &[], &keys::log(Seq(u64::MAX)), &mut |key, value| {
-            let (Ok(header), Some(seq)) = (Header::decode(value), keys::log_seq(key)) else {
-                damaged = Some(keys::log_seq(key).unwrap_or_default());
+            let Some(seq) = keys::log_seq(key) else {
+                damaged = true;
                 return false;
             };
-            let bytes = header.record_len() as u64;
+            // One that is damaged is found by whoever reads it.
+            let bytes = Header::decode(value).map_or(value.len(), |header| header.record_len()) as u64;
             match runs.last_mut() {
                 Some(run) if begun < run_len => *run = (seq, run.1 + bytes),
                 _ => {
@@ -305,10 +324,7 @@ impl View {
             begun += 1;
             true
         })?;
-        match damaged {
-            Some(seq) => Err(ImageError::Corrupt(format!("record {seq} in the log"))),
-            None => Ok(runs),
-        }
+        if damaged { Err(corrupt("key in the log")) } else { Ok(runs) }
     }
 
     fn with_payload(&self, mut record: Record) -> Result<Record, ImageError> {
