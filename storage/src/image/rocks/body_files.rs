@@ -179,11 +179,18 @@ impl BodyFiles {
             run += 1;
         }
         if active.end + wanted > active.allocated {
-            let grown = (active.end + wanted).next_multiple_of(GROW_LEN);
-            let added = grown - active.allocated;
-            match fallocate(&active.file, FallocateFlags::empty(), active.allocated, added) {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => active.allocated = grown,
-                Err(e) => return Err(failed("extend", &self.path(active.number), &e.into())),
+            let needed = active.end + wanted;
+            let extend = |active: &mut Active, to: u64| {
+                match fallocate(&active.file, FallocateFlags::empty(), active.allocated, to - active.allocated) {
+                    Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => active.allocated = to,
+                    Err(e) => return Err(failed("extend", &self.path(active.number), &e.into())),
+                }
+                Ok(())
+            };
+            match extend(active, needed.next_multiple_of(GROW_LEN)) {
+                // On a disk that is nearly full only what is needed.
+                Err(ImageError::NoSpace) => extend(active, needed)?,
+                extended => extended?,
             }
         }
         Ok(run)
