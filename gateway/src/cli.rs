@@ -5,11 +5,13 @@
 //!
 //! # Layout
 //! - [`client`]: the request to the admin address.
-//! - [`verbs`]: the commands that make one, and how their answers print; [`rebuild`]: one that waits and shows progress.
+//! - [`verbs`]: the commands that make one, and how their answers print; [`rebuild`]: one that waits and shows progress;
+//!   [`record`]: one record of a container.
 //! - [`tail`]: the commands on tails, and how an export is written; `verify`: two images compared, and what differs named.
 
 pub mod client;
 pub mod rebuild;
+pub mod record;
 pub mod tail;
 pub mod verbs;
 mod verify;
@@ -127,6 +129,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show a record of an origin's container and what is wrong with it
+    Record(record::RecordArgs),
     /// What a deposed source had that its peer never got
     #[command(subcommand)]
     Tail(tail::TailCommand),
@@ -226,6 +230,8 @@ mod tests {
             "rebuild site-a --from http://h:1 --from-token-file x --accept-loss --no-wait",
             "verify site-a --deep",
             "verify site-a --with http://h:1 --with-token-file x --json",
+            "record site-a 17",
+            "record site-a 17 --json",
             "tail list",
             "tail list site-a --json",
             "tail export site-a",
@@ -250,6 +256,8 @@ mod tests {
             "tail export",
             "tail discard",
             "verify site-a --with http://h:1",
+            "record site-a",
+            "record site-a x",
             "status --xml",
             "serve x.toml",
         ] {

@@ -114,6 +114,15 @@ pub enum Event {
         /// The image's position.
         at: Position,
     },
+    /// A record cannot be applied, and a second try would find the same: the image stays before it (F42).
+    Stuck {
+        /// Whose.
+        origin: Origin,
+        /// The record.
+        at: Seq,
+        /// What it said.
+        reason: String,
+    },
     /// The engine is flushed: all of this is durable in it.
     Flushed {
         /// Whose.

@@ -26,6 +26,7 @@ mod report;
 mod source;
 mod store;
 mod stream;
+mod stuck;
 mod visit;
 
 use std::collections::VecDeque;
@@ -173,6 +174,9 @@ impl Node {
                 }
             }
             Event::Applied { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_applied(at, cx)),
+            Event::Stuck { origin, at, reason } => {
+                self.on(&origin, now, effects, |log, cx| log.on_stuck(at, reason, cx));
+            }
             Event::Flushed { origin, progress } => {
                 self.on(&origin, now, effects, |log, cx| log.on_flushed(progress, cx));
             }

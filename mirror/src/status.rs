@@ -120,8 +120,10 @@ pub struct OriginStatus {
     pub segment_len: u64,
     /// Times that writers had to wait for a segment.
     pub segment_waits: u64,
-    /// Is the engine's disk full?
+    /// Has the engine's disk too little space for what this node is for the origin?
     pub full: bool,
+    /// The record that cannot be applied, and why: the image stays before it.
+    pub stuck: Option<(Seq, String)>,
     /// Oldest seq that the container still has, less one.
     pub trimmed: Seq,
     /// The baseline that is given or taken.

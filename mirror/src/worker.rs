@@ -31,7 +31,11 @@ pub struct Worker {
     /// The engine that a baseline fills.
     filling: Option<Filling>,
     apply_through: Seq,
+    /// The image stays before a record that cannot be applied.
+    stuck: bool,
     collect_through: Option<Seq>,
+    /// Bodies were collected since somebody asked.
+    collected: bool,
 }
 
 impl Worker {
@@ -44,8 +48,18 @@ impl Worker {
         set_aside: SetAside,
         generations: Box<dyn Generations>,
     ) -> Self {
-        let (apply_through, collect_through) = (Seq::ZERO, None);
-        Self { origin, image, limits, set_aside, generations, filling: None, apply_through, collect_through }
+        Self {
+            origin,
+            image,
+            limits,
+            set_aside,
+            generations,
+            filling: None,
+            apply_through: Seq::ZERO,
+            stuck: false,
+            collect_through: None,
+            collected: false,
+        }
     }
 
     /// The image.
@@ -58,6 +72,11 @@ impl Worker {
     #[must_use]
     pub fn has_steps(&self) -> bool {
         self.is_applying() || self.collect_through.is_some()
+    }
+
+    /// Has a collection come to its end that removed bodies? A flush gives their space back. Said once.
+    pub fn has_collected(&mut self) -> bool {
+        self.collect_through.is_none() && std::mem::take(&mut self.collected)
     }
 
     fn is_applying(&self) -> bool {
@@ -74,6 +93,7 @@ impl Worker {
             Effect::Append { records, .. } => {
                 self.image.append(&records)?;
             }
+            Effect::Apply { .. } if self.stuck => {}
             Effect::Apply { through, .. } => self.apply_through = self.apply_through.max(through),
             Effect::Trim { through, .. } => self.image.trim(through)?,
             Effect::Collect { through, .. } => self.collect_through = self.collect_through.max(Some(through)),
@@ -86,6 +106,8 @@ impl Worker {
                 self.set_aside_after(last.seq, epoch)?;
                 self.image.cut(last, generation)?;
                 self.image.flush()?;
+                // Whatever could not be applied came after it.
+                self.stuck = false;
                 return Ok(Some(Event::Cut { origin, at: last }));
             }
             Effect::Baseline { task, .. } => {
@@ -101,11 +123,25 @@ impl Worker {
         let mut from = last.next();
         let end = self.image.progress()?.appended.seq;
         while from <= end {
-            let records = self.image.read_log(from, CUT_STEP_LEN)?;
+            let records = match self.image.read_log(from, CUT_STEP_LEN) {
+                Err(error) if error.is_of_stored_bytes() => self.read_one(from)?,
+                read => read?,
+            };
             (self.set_aside)(&self.origin, epoch, &records)?;
-            from = records.last().map_or(end, |r| r.header.seq).next();
+            from = records.last().map_or(from, |r| r.header.seq).next();
         }
         Ok(())
+    }
+
+    /// One record for a tail; none where it is damaged: the others are set aside without it.
+    fn read_one(&self, seq: Seq) -> Result<Vec<Record>, ImageError> {
+        match self.image.read_log(seq, 1) {
+            Err(error) if error.is_of_stored_bytes() => {
+                tracing::warn!(origin = %self.origin, "record {seq} is damaged and cannot be set aside: {error}");
+                Ok(Vec::new())
+            }
+            read => read,
+        }
     }
 
     /// Applies some records or, where none wait, collects some bodies.
@@ -117,11 +153,21 @@ impl Worker {
             self.collect_step()?;
             return Ok(None);
         }
-        let at = self.image.apply(self.apply_through, self.limits.apply_step)?;
+        let at = match self.image.apply(self.apply_through, self.limits.apply_step) {
+            Err(error) if error.is_of_stored_bytes() => return self.stick(&error).map(Some),
+            applied => applied?,
+        };
         if at.seq >= self.apply_through {
             self.apply_through = Seq::ZERO;
         }
         Ok(Some(Event::Applied { origin: self.origin.clone(), at }))
+    }
+
+    /// The next record cannot be applied. Nothing else is held up by it, and it is not tried again: that would find the same.
+    fn stick(&mut self, error: &ImageError) -> Result<Event, ImageError> {
+        let at = self.image.progress()?.applied.seq.next();
+        (self.apply_through, self.stuck) = (Seq::ZERO, true);
+        Ok(Event::Stuck { origin: self.origin.clone(), at, reason: error.to_string() })
     }
 
     /// Goes on until a step finds nothing to remove: whatever is dropped between two consistency points goes at the second.
@@ -130,6 +176,8 @@ impl Worker {
             let waiting = self.image.collect(through, 0)?;
             if self.image.collect(through, self.limits.collect_step)? == waiting {
                 self.collect_through = None;
+            } else {
+                self.collected = true;
             }
         }
         Ok(())

@@ -81,6 +81,9 @@ impl Wanted {
 }
 
 fn takes_writes(origin: &OriginStatus) -> Result<(), String> {
+    if let Some((seq, reason)) = &origin.stuck {
+        return Err(format!("record {seq} of {} cannot be applied here: {reason}", origin.origin));
+    }
     let refuses = match origin.role {
         Role::Source => match origin.state {
             StreamState::Unsettled | StreamState::Fenced | StreamState::HandingOver => true,

@@ -104,6 +104,9 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
         Some(o.segment_waits.to_string())
     }),
     ("lockstep_disk_full", "gauge", "Is the engine's disk full?", |o, _| Some(u8::from(o.full).to_string())),
+    ("lockstep_apply_stuck", "gauge", "Is there a record that cannot be applied?", |o, _| {
+        Some(u8::from(o.stuck.is_some()).to_string())
+    }),
 ];
 
 fn streams(status: &Status, now_ms: u64, out: &mut String) {

@@ -148,8 +148,14 @@ view! {
         segment_bytes: u64,
         /// Times that writers waited for a segment.
         segment_waits: u64,
-        /// Is the engine's disk full?
+        /// Has the engine's disk too little space for what this node is for the origin?
         disk_full: bool,
+        /// The record that cannot be applied; none where all can.
+        #[serde(default)]
+        stuck_seq: Option<u64>,
+        /// Why it cannot.
+        #[serde(default)]
+        stuck_reason: Option<String>,
         /// Records up to here are gone from the container.
         trimmed_seq: u64,
         /// The baseline that is given or taken.
@@ -303,6 +309,8 @@ impl OriginView {
             segment_bytes: origin.segment_len,
             segment_waits: origin.segment_waits,
             disk_full: origin.full,
+            stuck_seq: origin.stuck.as_ref().map(|(seq, _)| seq.0),
+            stuck_reason: origin.stuck.as_ref().map(|(_, reason)| reason.clone()),
             trimmed_seq: origin.trimmed.0,
             baseline: origin.baseline.map(|baseline| BaselineView::new(&baseline)),
             rebuilding: origin.rebuilding,
@@ -339,6 +347,9 @@ impl OriginView {
             );
             let _ =
                 writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
+        }
+        if let (Some(seq), Some(reason)) = (self.stuck_seq, &self.stuck_reason) {
+            let _ = writeln!(out, "  STUCK              record {seq} cannot be applied: {reason}");
         }
         if let Some(baseline) = &self.baseline {
             baseline.text(out);

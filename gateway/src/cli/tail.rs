@@ -21,7 +21,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::client::AdminClient;
 use super::verbs::{parsed, pretty};
-use crate::admin::tail::export::{Line, OpView, PieceView};
+use crate::admin::op::OpView;
+use crate::admin::tail::export::{Line, PieceView};
 use crate::admin::tail::{TailAction, TailBody, TailDiscarded, TailList, TailView};
 use crate::config::units::approximate;
 

@@ -148,6 +148,7 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
             super::verify::run(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
         }
         Command::Rebuild(args) => super::rebuild::run(&args, client).await,
+        Command::Record(args) => super::record::run(&args, client).await,
         Command::Tail(command) => super::tail::run(command, client).await,
         Command::User(command) => users(command, client).await,
         Command::Key(command) => keys(command, client).await,

@@ -381,6 +381,7 @@ impl Log {
         self.apply_asked = self.applied.seq;
         cx.store.change(&self.origin, |entry| entry.generation_floor = generation);
         self.recovered = self.recovered.min(at.seq);
+        self.stuck = None;
         let destination = self.destination();
         destination.gate = Gate::Shut;
         destination.cutting = false;

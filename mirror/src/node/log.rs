@@ -91,6 +91,8 @@ pub(super) struct Log {
     /// Received from the peer and not yet placed.
     pub(super) incoming: Incoming,
     pub(super) full: bool,
+    /// The record that cannot be applied, and why: the image stays before it.
+    pub(super) stuck: Option<(Seq, String)>,
     waiting_for_segment: bool,
     pub(super) segment_waits: u64,
     pub(super) limits: Limits,
@@ -141,6 +143,7 @@ impl Log {
             pending: VecDeque::new(),
             incoming: Incoming::default(),
             full: false,
+            stuck: None,
             waiting_for_segment: false,
             segment_waits: 0,
             limits,

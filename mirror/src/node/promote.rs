@@ -47,6 +47,9 @@ impl Log {
         if let Some(lost) = &destination.lost {
             return cx.reply_error(ticket, format!("{origin} cannot be served here: {lost}"));
         }
+        if let Some(reason) = self.why_stuck() {
+            return cx.reply_error(ticket, format!("{origin} cannot be served here: {reason}"));
+        }
         let entry = cx.store.entry(&origin);
         // One that began anew has what its first start wrote, and waits for a baseline.
         let anew = entry.rebuild && entry.peer_incarnation == 0;

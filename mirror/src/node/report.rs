@@ -67,6 +67,7 @@ impl Log {
             segment_len: self.partition.extent().segment_len,
             segment_waits: self.segment_waits,
             full: self.full,
+            stuck: self.stuck.clone(),
             trimmed: self.trimmed,
             baseline: None,
             rebuilding: entry.rebuild,

@@ -250,6 +250,9 @@ impl Log {
         if source.stopping {
             return unavailable("the node is stopping".into());
         }
+        if let Some(reason) = self.why_stuck() {
+            return unavailable(reason);
+        }
         if source.offer.is_some() {
             return unavailable(format!("{origin} is being handed over to its peer"));
         }

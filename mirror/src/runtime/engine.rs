@@ -93,6 +93,9 @@ fn apply_loop(
             Ok(Some(event)) => event,
             Err(error) => Event::EngineFailed { origin: origin.clone(), reason: error.to_string() },
         };
+        if let Event::Stuck { at, reason, .. } = &event {
+            tracing::error!(%origin, "record {at} cannot be applied, the image stays at {}: {reason}", at.prev());
+        }
         let failed = matches!(event, Event::EngineFailed { .. });
         if inbox.send(Input::Event(event)).is_err() || failed {
             return;

@@ -73,7 +73,11 @@ impl Worker {
             let mut at = self.image.progress()?.applied;
             while at.seq < self.apply_through && before != Some(at) {
                 before = Some(at);
-                at = self.image.apply(self.apply_through, self.limits.apply_step)?;
+                at = match self.image.apply(self.apply_through, self.limits.apply_step) {
+                    // The next step says so.
+                    Err(error) if error.is_of_stored_bytes() => break,
+                    applied => applied?,
+                };
             }
             self.image.freeze()?
         };
@@ -142,7 +146,7 @@ impl Worker {
         let before = self.image.swap(engine);
         before.retire();
         tracing::info!(origin = %self.origin, generation, "the image is a new one");
-        (self.apply_through, self.collect_through) = (Seq::ZERO, None);
+        (self.apply_through, self.stuck, self.collect_through) = (Seq::ZERO, false, None);
         let (progress, time_ms) = (self.image.progress()?, self.image.view().time_ms()?);
         Ok(Some(BaselineStep::Swapped { progress, time_ms }))
     }

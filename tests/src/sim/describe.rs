@@ -30,6 +30,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Disconnected { origin, connection, reason } => {
             format!("Disconnected {origin}#{}: {reason}", connection.0)
         }
+        Event::Stuck { origin, at, reason } => format!("Stuck {origin} at {at}: {reason}"),
         Event::Full { origin, full } => format!("Full {origin}: {full}"),
         Event::EngineFailed { origin, reason } => format!("EngineFailed {origin}: {reason}"),
         Event::Command { ticket, command } => format!("Command t{} {command:?}", ticket.0),

@@ -40,6 +40,7 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         segment_len: 16 << 20,
         segment_waits: 0,
         full: false,
+        stuck: None,
         trimmed: Seq(9),
         baseline: None,
         rebuilding: false,

@@ -256,6 +256,7 @@ impl Log {
         self.flushed = progress;
         self.trimmed = progress.trimmed;
         self.recovered = at.seq;
+        self.stuck = None;
         self.history += 1;
         let destination = self.destination();
         destination.taking = None;

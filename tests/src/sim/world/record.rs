@@ -31,6 +31,7 @@ impl World {
             Event::Flushed { progress, .. } => 0x2_0000 + progress.appended.seq.0,
             Event::Full { .. } => 7,
             Event::EngineFailed { .. } => 8,
+            Event::Stuck { .. } => 10,
             Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
             Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
             Event::Baseline { .. } => 9,

@@ -96,6 +96,9 @@ impl World {
                 self.model.applied(site, &origin, *at)?;
                 self.check_image(site, &origin)?;
             }
+            Some(Event::Stuck { origin, at, reason }) => {
+                return broken(4, format!("record {at} of {origin} cannot be applied at {site:?}: {reason}"));
+            }
             Some(Event::Cut { origin, .. }) => self.worker_flushed(site, index, &origin.clone())?,
             Some(Event::Baseline { origin, step: BaselineStep::Swapped { progress, .. } }) => {
                 let (origin, progress) = (origin.clone(), *progress);
