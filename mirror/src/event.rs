@@ -130,7 +130,8 @@ pub enum Event {
         /// How far.
         progress: Progress,
     },
-    /// The engine's disk is full; it tries again by itself. `false`: it is not any more.
+    /// The engine's disk has less space than this node's role for the origin asks for; what needs more is tried again by
+    /// itself. `false`: it has enough again.
     Full {
         /// Whose.
         origin: Origin,

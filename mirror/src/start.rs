@@ -29,6 +29,17 @@ pub enum StartError {
     Plan(String),
 }
 
+impl StartError {
+    /// Has an engine found no space on its disk? With some it may be tried again.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Image(_, ImageError::NoSpace) | Self::Recovery(_, RecoveryError::Image(ImageError::NoSpace))
+        )
+    }
+}
+
 /// Where a start finds the engines of its origins.
 pub trait Engines {
     /// The highest generation that there is of an origin, where there is any.

@@ -134,6 +134,11 @@ impl Destination {
         self.gate == Gate::Open
     }
 
+    /// A source is linked, or is about to be.
+    pub(super) fn listens(&self) -> bool {
+        self.connection.is_some() && self.hello.is_some()
+    }
+
     /// What is here is being cut or replaced: nothing else begins.
     pub(super) fn is_rebuilding(&self) -> bool {
         self.cutting || self.taking.as_ref().is_some_and(Taking::is_settled)
@@ -256,6 +261,10 @@ impl Log {
             let way_out = format!("'lockstep rebuild {} --from' the address of its source fills it", self.origin);
             return self.refuse_hello(&format!("{lost}; {way_out}"), cx);
         }
+        if self.full {
+            let reason = self.no_room(cx);
+            return self.refuse_hello(&reason, cx);
+        }
         let entry = cx.store.entry(&self.origin);
         if entry.rebuild {
             return self.take_baseline(&hello, Seq::ZERO, cx);
@@ -288,6 +297,11 @@ impl Log {
                 self.refuse_hello(&format!("{source} and {node} hold unrelated histories of {}", self.origin), cx);
             }
         }
+    }
+
+    /// Why no records are taken now. What is here already keeps its place on the disk (F22).
+    pub(super) fn no_room(&self, cx: &Context) -> String {
+        format!("the disk of {} has no room for more of {}; it is taken again when there is", cx.node, self.origin)
     }
 
     /// Why a Hello is not for this node.

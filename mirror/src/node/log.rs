@@ -309,10 +309,24 @@ impl Log {
         }
     }
 
+    /// What needs space is refused while there is none: a client's writes here, a source's records at a destination (F22,
+    /// F23).
     pub(super) fn on_full(&mut self, full: bool, cx: &mut Context) {
-        if self.full != full {
-            self.full = full;
-            cx.note(&self.origin, if full { "the device is full: writes are refused" } else { "there is space again" });
+        if std::mem::replace(&mut self.full, full) == full {
+            return;
+        }
+        let refused = match &self.side {
+            Side::Source(_) => "writes are",
+            Side::Destination(_) => "its source is",
+        };
+        let text = if full { format!("the device is full: {refused} refused") } else { "there is space again".into() };
+        cx.note(&self.origin, text);
+        if full
+            && let Side::Destination(destination) = &self.side
+            && destination.listens()
+        {
+            let reason = self.no_room(cx);
+            self.refuse_hello(&reason, cx);
         }
     }
 

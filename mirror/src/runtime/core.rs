@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Clock;
 use super::log_writer::{Figures, Job};
-use crate::client::{Client, Input, OriginState, Receipt, Refusal, RoleChange, Submission};
+use super::space::Space;
+use crate::client::{Client, Input, OriginState, Receipt, Refusal, Role, RoleChange, Submission};
 use crate::event::{Effect, Event, IDLE_INTERVAL_MS, Report, Ticket};
 use crate::link::LinkHandle;
 use crate::node::Node;
@@ -27,6 +28,7 @@ const STATUS_INTERVAL_MS: u64 = 100;
 pub(super) struct Outlets {
     pub(super) log: Sender<Job>,
     pub(super) engines: HashMap<Origin, Sender<Effect>>,
+    pub(super) spaces: HashMap<Origin, Arc<Space>>,
     pub(super) link: Option<LinkHandle>,
     pub(super) client: Client,
     pub(super) figures: Arc<Figures>,
@@ -230,6 +232,9 @@ impl Core {
 
     fn publish(&self, state: OriginState) {
         self.tell_role(&state);
+        if let Some(space) = self.outlets.spaces.get(&state.origin) {
+            space.set_source(state.role == Role::Source);
+        }
         let shared = &self.outlets.client.shared;
         let mut origins = shared.origins.write().unwrap_or_else(PoisonError::into_inner);
         let mut next: Vec<OriginState> = origins.to_vec();
