@@ -92,7 +92,8 @@ pub struct OriginEntry {
     pub promoted: bool,
     /// The peer's incarnation when they were linked last; 0 for never. Another one under the same epoch is an empty log.
     pub peer_incarnation: u64,
-    /// At a node that was the source: the epoch under which its peer took the origin. Whoever takes it next goes above.
+    /// The epoch under which the peer took the origin, or one of this node's own that it has gone back behind: whatever this
+    /// node writes next goes above.
     pub fenced_by: Epoch,
     /// At a source: records up to here were durable and cannot be read any more: nobody writes before the peer has given them
     /// back. 0 where there are none.

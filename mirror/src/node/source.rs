@@ -179,13 +179,16 @@ impl Log {
         }
         // What was to be adopted and did not come is no part of this history.
         self.recovered = self.recovered.min(self.last.seq);
-        let epoch = self.epoch(cx).next(cx.node.node_id());
+        // Also above one that this node has used and does not know of any more.
+        let known = self.epoch(cx).max(cx.store.entry(&self.origin).fenced_by);
+        let epoch = known.next(cx.node.node_id());
         let entry = EpochEntry::after(self.last, epoch);
         let waits = |stream: &Stream| stream.plan.policy != Policy::Async;
-        let waits = self.source().stream.as_ref().is_none_or(waits);
+        let waits = self.source().stream.as_ref().is_some_and(waits);
         let version = cx.store.change(&self.origin, |stored| {
             push_epoch(&mut stored.epochs, entry);
-            // A mark of an earlier policy: under `async` it stops being true with the epoch's first answer.
+            // A mark of an earlier policy, or of a mirror that was taken out of the configuration: under `async`, and alone, it
+            // stops being true with the epoch's first answer.
             stored.in_sync &= waits;
         });
         self.drop_connection("a new epoch begins", cx);

@@ -70,6 +70,8 @@ pub(super) struct Stream {
     /// Last record sent on this connection, the bytes of records sent on it, and how many may be.
     sent: Seq,
     sent_bytes: u64,
+    /// What the destination had last when it was linked: the first record that is sent must follow it.
+    follows: Position,
     credit: u64,
     fetching: bool,
     /// Somebody waits until the destination has applied through the first; it was asked to through the second.
@@ -155,6 +157,7 @@ impl Stream {
             peer: PeerMarks::default(),
             sent: Seq::ZERO,
             sent_bytes: 0,
+            follows: Position::default(),
             credit: 0,
             fetching: false,
             apply_wanted: Seq::ZERO,
@@ -295,6 +298,12 @@ impl Stream {
             records.extend(self.drop_front());
         }
         records
+    }
+
+    /// The first record to be sent on this connection is not the child of the destination's last one.
+    fn has_parted(&self) -> bool {
+        let is_first = |record: &&Record| self.sent == self.follows.seq && record.header.seq == self.sent.next();
+        self.window.front().filter(is_first).is_some_and(|record| record.header.parent != self.follows.checksum)
     }
 
     fn drop_front(&mut self) -> Option<Record> {

@@ -65,6 +65,10 @@ impl Log {
         }
         let Some(stream) = self.stream() else { return };
         stream.degrading = false;
+        if stream.state == StreamState::Unsettled {
+            // Found to have gone back in time meanwhile.
+            return;
+        }
         stream.alone = true;
         let unmet = std::mem::take(&mut stream.unmet);
         let (linked, reason) = (stream.is_linked(), stream.reason.clone());

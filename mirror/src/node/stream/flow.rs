@@ -117,6 +117,10 @@ impl Log {
         let now_ms = cx.now.mono_ms;
         let Some(stream) = self.stream() else { return };
         let Some(connection) = stream.up() else { return };
+        if stream.has_parted() {
+            let at = stream.follows.seq;
+            return self.parted(at, cx);
+        }
         loop {
             let records = stream.next_message();
             if records.is_empty() {

@@ -4,7 +4,7 @@
 //!
 //! Always true: no record is sent before both ends are known to hold one history.
 
-use lockstep_storage::id::Seq;
+use lockstep_storage::id::{Epoch, Position, Seq};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
 
@@ -19,13 +19,31 @@ use crate::status::StreamState;
 impl Log {
     pub(super) fn refused(&mut self, reason: &str, epochs: &[EpochEntry], cx: &mut Context) {
         let ours = self.epoch(cx);
-        if let Some(theirs) = epochs.last().map(|e| e.epoch)
-            && theirs > ours
-            && theirs.node != cx.node.node_id()
-        {
-            return self.depose(theirs, cx);
+        match epochs.last().map(|e| e.epoch) {
+            Some(theirs) if theirs > ours && theirs.node != cx.node.node_id() => self.depose(theirs, cx),
+            Some(theirs) if theirs > ours => self.set_back(theirs, cx),
+            _ => self.reject(&format!("the mirror refused: {reason}"), cx),
         }
-        self.reject(&format!("the mirror refused: {reason}"), cx);
+    }
+
+    /// The mirror has records under a later epoch of this very node: an old copy of its disks is back (F12). What clients were
+    /// answered for since is not here, so nothing is answered alone on top of it before an operator says so; and then not
+    /// under an epoch that was used.
+    fn set_back(&mut self, theirs: Epoch, cx: &mut Context) {
+        let ours = self.epoch(cx);
+        if cx.store.entry(&self.origin).fenced_by < theirs {
+            cx.store.change(&self.origin, |entry| entry.fenced_by = theirs);
+        }
+        let Some(stream) = self.stream() else { return };
+        if stream.state != StreamState::HandingOver {
+            stream.alone = false;
+            stream.set(StreamState::Unsettled, String::new());
+        }
+        let reason =
+            format!("this node has gone back in time: it is under epoch {ours}, the mirror has its epoch {theirs}");
+        self.refuse_submissions(&reason, cx);
+        self.give_up(&reason, 0, false, cx);
+        self.reject(&reason, cx);
     }
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
@@ -70,10 +88,12 @@ impl Log {
                 if cx.store.entry(&self.origin).peer_incarnation != welcome.incarnation {
                     cx.store.change(&self.origin, |entry| entry.peer_incarnation = welcome.incarnation);
                 }
-                self.link_up(welcome.last.seq, welcome.credit, cx);
+                self.link_up(welcome.last, welcome.credit, cx);
             }
             Relation::Ahead if self.source().fresh => {
-                self.protocol_error("the mirror claims records that this node never wrote", cx);
+                let (ours, theirs) = (self.last.seq, welcome.last.seq);
+                let text = "this node has gone back in time, or the mirror claims records that were never written";
+                self.reject(&format!("{text}: under one epoch there are {theirs} there and {ours} here"), cx);
             }
             Relation::Ahead => {
                 let (after, last) = (self.last.seq, welcome.last);
@@ -137,7 +157,7 @@ impl Log {
                 self.publish(cx);
                 cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
                 if self.is_repaired(cx) {
-                    self.link_up(persisted, credit, cx);
+                    self.link_up(last, credit, cx);
                 }
             }
             Some(target) if persisted >= target.seq => {
@@ -175,8 +195,20 @@ impl Log {
         self.reject(&reason, cx);
     }
 
-    /// Both ends hold one history, the destination up to `has`: sends the rest.
-    fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
+    /// What comes next does not follow what the destination has: they parted under one epoch, which happens only where a node
+    /// has gone back in time (F12).
+    pub(super) fn parted(&mut self, at: Seq, cx: &mut Context) {
+        let origin = self.origin.clone();
+        let Some(stream) = self.stream() else { return };
+        let peer = stream.plan.destination.clone();
+        let reason =
+            format!("record {at} of {origin} at {peer} is another one than here: one end has gone back in time");
+        self.reject(&reason, cx);
+    }
+
+    /// Both ends hold one history, the destination up to `at`: sends the rest.
+    fn link_up(&mut self, at: Position, credit: u64, cx: &mut Context) {
+        let has = at.seq;
         if !self.source().fresh && !self.source().fence {
             // The first Hello since the start: bodies that the process before left open are given up by a new epoch.
             return self.raise(cx);
@@ -193,6 +225,7 @@ impl Log {
         stream.peer.received = has;
         stream.peer.persisted = has;
         stream.sent = has;
+        stream.follows = at;
         stream.sent_bytes = 0;
         stream.credit = credit;
         stream.apply_asked = Seq::ZERO;
