@@ -194,9 +194,8 @@ fn recover_origin(
     let failed = |e| StartError::Image(origin.clone(), e);
     let records = image.progress().map_err(failed)?.appended.seq;
     let half_filled = image.baseline().map_err(failed)?.is_some();
-    if is_new && (records > Seq::ZERO || half_filled) {
-        entry.lost = true;
-    }
+    // Where the data are gone too, nothing is left that could turn up again: it begins anew.
+    entry.lost = (entry.lost || is_new) && (records > Seq::ZERO || half_filled);
     let generation = highest_generation(nvram, id, entry.partition, entry.generation_floor)?;
     let unusable = |reason| Found {
         recovered: Recovered { generation, ..Recovered::default() },
