@@ -36,6 +36,18 @@ impl Log {
                 format!("{origin} has {held} records here; --accept-loss sets them aside for a baseline from {peer}");
             return cx.reply_error(ticket, text);
         }
+        let entry = cx.store.entry(&origin);
+        let was_alone = match entry.role {
+            StoredRole::Destination => false,
+            StoredRole::Source | StoredRole::HandingOver => !entry.in_sync,
+            StoredRole::Fenced => true,
+        };
+        if lost && was_alone && !accept_loss {
+            let text = format!(
+                "{origin} was written here, and {peer} may lack some of it; --accept-loss gives up what the disks still have"
+            );
+            return cx.reply_error(ticket, text);
+        }
         let floor = self.partition.generation();
         let fenced = matches!(self.side, Side::Source(_));
         let version = cx.store.change(&origin, |entry| {

@@ -31,7 +31,7 @@ impl World {
                 self.order(*pair, site, Order::Resume)?;
             }
             if self.status(pair.mirror, &pair.origin()).is_some_and(|status| status.state == StreamState::Lost) {
-                self.order(*pair, pair.mirror, Order::Rebuild)?;
+                self.order(*pair, pair.mirror, Order::RebuildLossy)?;
             }
         }
         let mut pairs = Vec::new();
@@ -43,6 +43,10 @@ impl World {
         // Whoever lost a connection hears of it first.
         self.run_until(self.now + 1_000)?;
         for pair in &pairs {
+            if self.is_given_up(*pair) {
+                self.order(*pair, pair.home, Order::PromoteLossy)?;
+                self.run_until(self.now + 1_000)?;
+            }
             let source = self.model.holder(*pair);
             let unsettled = self.status(source, &pair.origin()).is_some_and(|s| s.state == StreamState::Unsettled);
             if self.is_over(*pair) && unsettled {
@@ -90,6 +94,14 @@ impl World {
             self.start(site)?;
         }
         Ok(())
+    }
+
+    /// The mirror was lost in the middle of its promote, of which the source has heard, and its operator has given it up since.
+    fn is_given_up(&self, pair: Pair) -> bool {
+        let at = |site: Site| self.status(site, &pair.origin());
+        let waits = |status: &OriginStatus| status.rebuilding && status.role != Role::Source;
+        let deposed = |status: &OriginStatus| status.role == Role::Fenced && !status.rebuilding;
+        at(pair.mirror).as_ref().is_some_and(waits) && at(pair.home).as_ref().is_some_and(deposed)
     }
 
     /// Where the source is gone for good the other site takes the origin; so does one whose offer nobody can take any more.
