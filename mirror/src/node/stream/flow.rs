@@ -39,7 +39,7 @@ impl Log {
     pub(super) fn on_ack(&mut self, ack: Ack, cx: &mut Context) {
         let last = self.last.seq;
         let Some(stream) = self.stream() else { return };
-        if ack.persisted > last || ack.received > last {
+        if ack.persisted.max(ack.received).max(ack.applied) > last {
             return self.protocol_error("an ack of a record that was never made", cx);
         }
         let peer = &mut stream.peer;
