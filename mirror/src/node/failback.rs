@@ -18,6 +18,9 @@ use crate::message::Message;
 use crate::plan::Policy;
 use crate::status::StreamState;
 
+/// How long writes are refused for what the destination must do before the offer, in milliseconds: one whose image cannot go on
+/// never has done it.
+const DRAIN_MS: u64 = 120_000;
 /// How long an operator waits to hear that the origin was taken, in milliseconds.
 const OFFER_REPLY_MS: u64 = 10_000;
 
@@ -99,8 +102,14 @@ impl Log {
             return self.still_offered(cx);
         }
         let Some(stream) = &source.stream else { return };
-        if stream.state != StreamState::InSync || !stream.is_linked() {
-            let reason = format!("{} went {} on the way: {}", self.origin, stream.state, stream.reason);
+        let out_of_sync = stream.state != StreamState::InSync || !stream.is_linked();
+        let late = cx.now.mono_ms.saturating_sub(offer.since_ms) >= DRAIN_MS;
+        if out_of_sync || late {
+            let reason = if out_of_sync {
+                format!("{} went {} on the way: {}", self.origin, stream.state, stream.reason)
+            } else {
+                format!("{} did not come to a consistency point in {} s", self.origin, DRAIN_MS / 1000)
+            };
             source.offer = None;
             cx.note(&self.origin, format!("failback given up: {reason}"));
             if let Some(ticket) = offer.ticket {
