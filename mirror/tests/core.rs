@@ -5,5 +5,9 @@
 mod bench;
 #[path = "core/destination.rs"]
 mod destination;
+#[path = "core/disks.rs"]
+mod disks;
+#[path = "core/room.rs"]
+mod room;
 #[path = "core/source.rs"]
 mod source;

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_mirror::client::{Receipt, Refusal};
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ticket};
 use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::start::{Engines, StartError, Started, region_len, start};
+use lockstep_mirror::status::OriginStatus;
 use lockstep_mirror::worker::{Generations, Worker};
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
 use lockstep_storage::image::memory::MemoryEngine;
-use lockstep_storage::image::{Engine, Image, ImageError};
+use lockstep_storage::image::{Change, Engine, Family, Image, ImageError, keys};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::op::{Bucket, CreateBucket, Mutation};
@@ -80,6 +82,47 @@ pub(crate) fn run(parent: Position, epoch: Epoch, count: usize) -> Vec<Record> {
     (0..count).map(next).collect()
 }
 
+/// What a node leaves behind when its power goes, and a test may damage, lose or keep a copy of.
+pub(crate) struct Disks {
+    pub(crate) plan: NodePlan,
+    pub(crate) nvram: SimNvram,
+    pub(crate) engines: BTreeMap<Origin, Arc<MemoryEngine>>,
+}
+
+impl Clone for Disks {
+    fn clone(&self) -> Self {
+        let copy =
+            |(origin, engine): (&Origin, &Arc<MemoryEngine>)| (origin.clone(), Arc::new(engine.crash(usize::MAX)));
+        let engines = self.engines.iter().map(copy).collect();
+        Self { plan: self.plan.clone(), nvram: self.nvram.clone(), engines }
+    }
+}
+
+impl Disks {
+    /// Starts the node, which is then thrown away: the core's first effects are not carried out.
+    pub(crate) fn start(&mut self) -> Result<(), StartError> {
+        start(&mut self.nvram, &self.plan, 7, &mut Kept(&mut self.engines), Now::default()).map(drop)
+    }
+
+    /// Starts the node; what its core asks for first.
+    pub(crate) fn open(self) -> Result<(Bench, Vec<Effect>), StartError> {
+        Bench::open(self.plan, self.nvram, self.engines)
+    }
+
+    /// Flips a bit of a record in the NVRAM; a second time it is sound again.
+    pub(crate) fn rot(&mut self, record: &Record) {
+        let len = usize::try_from(self.nvram.len()).expect("a small region");
+        let region = self.nvram.read(0, len).expect("reads");
+        let found = region.windows(record.head.len()).position(|window| window[30..] == record.head[30..]);
+        self.nvram.rot(found.expect("the record is in the region") as u64 + 20, 3);
+    }
+
+    /// The region is a new one.
+    pub(crate) fn lose_nvram(&mut self) {
+        self.nvram = SimNvram::new(self.nvram.len());
+    }
+}
+
 pub(crate) struct Bench {
     plan: NodePlan,
     nvram: SimNvram,
@@ -90,6 +133,8 @@ pub(crate) struct Bench {
     pub(crate) origin: Origin,
     pub(crate) effects: Vec<Effect>,
     pub(crate) now_ms: u64,
+    /// How often a worker has said that a record cannot be applied.
+    pub(crate) stuck: usize,
     tickets: u64,
 }
 
@@ -130,19 +175,35 @@ impl Bench {
             )
         };
         let workers = images.into_iter().map(worker).collect();
-        let mut bench =
-            Self { plan, nvram, engines, node, workers, origin: site("site-a"), effects, now_ms: 1, tickets: 0 };
+        let mut bench = Self {
+            plan,
+            nvram,
+            engines,
+            node,
+            workers,
+            origin: site("site-a"),
+            effects,
+            now_ms: 1,
+            stuck: 0,
+            tickets: 0,
+        };
         let left = bench.settle();
         Ok((bench, left))
     }
 
     /// The power goes: what is not persisted and not flushed is lost. What a new process makes of the rest.
     pub(crate) fn crash(self, change: impl FnOnce(&mut NodePlan)) -> Result<(Self, Vec<Effect>), StartError> {
-        let Self { mut plan, mut nvram, engines, .. } = self;
-        change(&mut plan);
+        let mut disks = self.disks();
+        change(&mut disks.plan);
+        disks.open()
+    }
+
+    /// What would be left, were the power to go now.
+    pub(crate) fn disks(&self) -> Disks {
+        let mut nvram = self.nvram.clone();
         nvram.crash(&mut || false);
-        let engines = engines.into_iter().map(|(origin, engine)| (origin, Arc::new(engine.crash(0)))).collect();
-        Self::open(plan, nvram, engines)
+        let engines = self.engines.iter().map(|(origin, engine)| (origin.clone(), Arc::new(engine.crash(0)))).collect();
+        Disks { plan: self.plan.clone(), nvram, engines }
     }
 
     pub(crate) fn restart(self) -> (Self, Vec<Effect>) {
@@ -153,6 +214,25 @@ impl Bench {
     pub(crate) fn stored(&mut self) -> OriginEntry {
         let (superblock, _) = Superblock::load(&mut self.nvram).expect("reads").expect("is there");
         superblock.origin(&self.origin).expect("the origin").clone()
+    }
+
+    /// The origin under test, as the node's status has it.
+    pub(crate) fn status(&self) -> OriginStatus {
+        let status = self.node.status(Now { mono_ms: self.now_ms, wall_ms: self.now_ms });
+        status.origins.into_iter().find(|status| status.origin == self.origin).expect("an origin of the node")
+    }
+
+    /// A record of the container.
+    pub(crate) fn record(&self, seq: Seq) -> Record {
+        self.image().read_log(seq, 1).expect("reads").remove(0)
+    }
+
+    /// Damages a record in the container.
+    pub(crate) fn damage(&self, seq: Seq) {
+        let mut bytes = self.image().view().stored(seq).expect("reads").expect("it is there").bytes.to_vec();
+        bytes[30] ^= 4;
+        let change = Change::Put(Family::Log, keys::log(seq), bytes.into());
+        self.engines[&self.origin].commit(vec![change]).expect("commits");
     }
 
     pub(crate) fn image(&self) -> &Image {
@@ -202,6 +282,7 @@ impl Bench {
             events.push(event);
         }
         for event in events {
+            self.stuck += usize::from(matches!(event, Event::Stuck { .. }));
             self.handle(event);
         }
     }
@@ -293,6 +374,14 @@ impl Bench {
         let welcome = Welcome { version, node, incarnation: 9, connection: connection.0, epochs, last, credit };
         self.receive(connection, Message::Welcome(welcome));
     }
+}
+
+/// How a write was answered.
+pub(crate) fn done(effects: &[Effect], asked: Ticket) -> Option<Result<Receipt, Refusal>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Done { ticket, result } if *ticket == asked => Some(result.clone()),
+        _ => None,
+    })
 }
 
 /// The answer to a command.
