@@ -12,18 +12,21 @@
 //! - [`large`]: what a baseline of many objects takes and costs.
 //! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
 //! - [`figures`]: what a round found.
+//! - [`nodes`]: nodes for tests of their own, in any number; [`disk`]: a disk for one, that can be full.
 
 pub mod baseline;
 pub mod between;
 pub mod clients;
 pub mod cut_back;
 pub mod destination;
+pub mod disk;
 pub mod failback;
 pub mod figures;
 pub mod history;
 pub mod hosts;
 pub mod large;
 pub mod link;
+pub mod nodes;
 pub mod proxy;
 pub mod scene;
 pub mod source;
