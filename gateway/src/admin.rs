@@ -10,12 +10,15 @@
 //! - [`status`]: the state of the node as JSON and as text.
 //! - [`verbs`]: sync, promote, pause, resume; [`verify`]: digests of images.
 //! - [`tail`]: what a deposed source had that its peer never got.
+//! - [`record`]: one record of a container, also where it cannot be used; [`op`]: what a record says.
 //! - [`keys`]: users and access keys.
 
 pub mod health;
 pub mod keys;
 pub mod listener;
 pub mod metrics;
+pub mod op;
+pub mod record;
 pub mod status;
 pub mod tail;
 pub mod verbs;
@@ -112,6 +115,7 @@ impl Admin {
             .route("/verify/parts", post(verify::parts::parts))
             .route("/verify/entries", post(verify::parts::entries))
             .route("/tail", post(tail::tail))
+            .route("/record", get(record::record))
             .route("/users", get(keys::list_users).post(keys::add_user).delete(keys::remove_user))
             .route("/keys", get(keys::list_keys).post(keys::add_key).delete(keys::remove_key))
             .layer(from_fn_with_state(Arc::clone(self), authorize));

@@ -5,11 +5,13 @@
 //!
 //! # Layout
 //! - [`client`]: the request to the admin address.
-//! - [`verbs`]: the commands that make one, and how their answers print; [`rebuild`]: one that waits and shows progress.
+//! - [`verbs`]: the commands that make one, and how their answers print; [`rebuild`]: one that waits and shows progress;
+//!   [`record`]: one record of a container.
 //! - [`tail`]: the commands on tails, and how an export is written; `verify`: two images compared, and what differs named.
 
 pub mod client;
 pub mod rebuild;
+pub mod record;
 pub mod tail;
 pub mod verbs;
 mod verify;
@@ -114,9 +116,12 @@ pub enum Command {
     Verify {
         /// Which origin
         origin: String,
-        /// Read and verify every body too
+        /// Read and verify every body too, and repair damaged ones from the peer
         #[arg(long)]
         deep: bool,
+        /// Leave damaged bodies as they are
+        #[arg(long, requires = "deep")]
+        no_repair: bool,
         /// Admin address of the node to compare with
         #[arg(long, value_name = "URL", requires = "with_token_file")]
         with: Option<String>,
@@ -127,6 +132,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show a record of an origin's container and what is wrong with it
+    Record(record::RecordArgs),
     /// What a deposed source had that its peer never got
     #[command(subcommand)]
     Tail(tail::TailCommand),
@@ -225,7 +232,10 @@ mod tests {
             "rebuild --from http://h:1 --from-token-file x",
             "rebuild site-a --from http://h:1 --from-token-file x --accept-loss --no-wait",
             "verify site-a --deep",
+            "verify site-a --deep --no-repair",
             "verify site-a --with http://h:1 --with-token-file x --json",
+            "record site-a 17",
+            "record site-a 17 --json",
             "tail list",
             "tail list site-a --json",
             "tail export site-a",
@@ -250,6 +260,9 @@ mod tests {
             "tail export",
             "tail discard",
             "verify site-a --with http://h:1",
+            "verify site-a --no-repair",
+            "record site-a",
+            "record site-a x",
             "status --xml",
             "serve x.toml",
         ] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lockstep_mirror::link::{LinkOptions, Secret};
-use lockstep_mirror::runtime::{Runtime, RuntimeOptions};
+use lockstep_mirror::runtime::{Reserve, Runtime, RuntimeOptions};
 use lockstep_mirror::start::region_len;
 use lockstep_storage::id::Origin;
 use lockstep_storage::nvram::file::PersistClass;
@@ -31,7 +31,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for a new node's keys, and time between two looks.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 const KEYS_INTERVAL: Duration = Duration::from_millis(2);
-/// Bytes of disk that stay free beside what the memtables may need.
+/// Bytes of disk that stay free beside what NVRAM and memtables may need: half of them for deletions at a mirror.
 const RESERVE_LEN: u64 = 256 << 20;
 
 /// Runs a node until it is told to stop. `unknown` are variables that look like ours and are none.
@@ -141,8 +141,7 @@ pub async fn open(config: &Config) -> Result<Runtime, String> {
         budget_bytes: usize::try_from(config.memory.bodies).unwrap_or(usize::MAX / 2),
         cache_bytes: usize::try_from(config.memory.block_cache).unwrap_or(usize::MAX / 2),
         write_buffer_bytes: usize::try_from(config.memory.memtables).unwrap_or(usize::MAX / 2),
-        // What is in NVRAM must find room in the engine, whatever else is refused (F22).
-        reserve_bytes: RESERVE_LEN + config.memory.memtables + region_len(&config.plan),
+        reserve: reserve(config),
         link,
     };
     let tokio = tokio::runtime::Handle::current();
@@ -158,6 +157,18 @@ pub async fn open(config: &Config) -> Result<Runtime, String> {
     let node = opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     wait_for_keys(&node, &config.plan.node).await;
     Ok(node)
+}
+
+/// What is in NVRAM must find room in the engine, whatever else is refused (F22).
+fn reserve(config: &Config) -> Reserve {
+    let region = region_len(&config.plan);
+    let needed = config.memory.memtables + region;
+    Reserve {
+        writes_bytes: RESERVE_LEN + needed,
+        records_bytes: RESERVE_LEN / 2 + needed,
+        // RocksDB goes on after a flush without space when its largest write buffer, 64 MiB, finds room.
+        held_bytes: RESERVE_LEN / 2 + region,
+    }
 }
 
 /// The keys of a new node are its first records. Who came before they are applied would hear that his key does not exist,

@@ -25,6 +25,10 @@ impl Engines for InMemory {
         Ok(Image::new(Arc::new(MemoryEngine::new())))
     }
 
+    fn absent(&mut self, origin: &Origin, _generation: u64) -> Image {
+        panic!("the engine of {origin} is sound")
+    }
+
     fn remove_before(&mut self, _origin: &Origin, _generation: u64) -> Result<(), ImageError> {
         Ok(())
     }

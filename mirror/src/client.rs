@@ -5,7 +5,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use lockstep_storage::id::{Epoch, Origin, Seq};
+use bytes::Bytes;
+use lockstep_storage::id::{ChunkId, Epoch, Origin, Seq};
 use lockstep_storage::image::{Image, View};
 use lockstep_storage::record::Draft;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -85,6 +86,18 @@ pub enum Role {
     Destination,
     /// It was the source until its peer was promoted: reads only, until it has become the destination.
     Fenced,
+}
+
+impl Role {
+    /// In one word, the same in status, metrics and log lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Fenced => "fenced",
+        }
+    }
 }
 
 /// An origin at this node, as the gateway needs it for every request.
@@ -256,6 +269,32 @@ impl Client {
     pub fn view(&self, origin: &Origin) -> Result<View, Refusal> {
         let image = self.shared.images.iter().find(|(name, _)| name == origin);
         image.map(|(_, image)| image.view()).ok_or_else(|| Refusal::Gone(format!("this node has no origin {origin}")))
+    }
+
+    /// As [`Client::view`]; where a chunk is damaged its bytes are had from the peer, and put in place (F10). Reading one may
+    /// then wait, some ten seconds at most, so it must not be done by an async task.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mending_view(&self, origin: &Origin) -> Result<View, Refusal> {
+        let (client, of) = (self.clone(), origin.clone());
+        Ok(self.view(origin)?.with_mend(Arc::new(move |chunk| client.mend(&of, chunk))))
+    }
+
+    /// Has a damaged chunk repaired by the peer's bytes, and reads it. Blocks; none where it cannot be had soon.
+    #[must_use]
+    pub fn mend(&self, origin: &Origin, chunk: ChunkId) -> Option<Bytes> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Repair { origin: origin.clone(), chunk };
+        self.shared.inbox.send(Input::Command(command, reply)).ok()?;
+        match answer.blocking_recv() {
+            Ok(Ok(_)) => self.view(origin).ok()?.chunk(chunk.body, chunk.index).ok(),
+            Ok(Err(reason)) => {
+                tracing::warn!(%origin, "{reason}");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// The image itself, for figures.

@@ -1,13 +1,16 @@
 //! What happens to the core and what it asks for. Both are closed: whoever adds a variant finds every place to decide.
 
+mod work;
+
 use bytes::Bytes;
-use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_storage::id::{ChunkId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
-use lockstep_storage::image::baseline::{Bookmark, Piece, Portion};
 use lockstep_storage::record::{Draft, Record};
 
+pub use self::work::{BaselineStep, BaselineTask, RepairStep, RepairTask};
 use crate::client::{OriginState, Receipt, Refusal};
 use crate::message::Message;
+use crate::note::Note;
 use crate::plan::AckLevel;
 
 /// Names a submission or command until it is answered. Made by the runtime, never used twice in a process.
@@ -27,7 +30,7 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// What an operator asks of the core.
+/// What an operator asks of the core; and readers, who find a chunk damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// A consistency point now; answered when both ends have it.
@@ -69,6 +72,13 @@ pub enum Command {
         origin: Origin,
         /// Without the peer.
         alone: bool,
+    },
+    /// Have a damaged chunk's bytes sent by the peer (F10): answered when they are in place, or when they cannot be had soon.
+    Repair {
+        /// Whose.
+        origin: Origin,
+        /// Which.
+        chunk: ChunkId,
     },
     /// Stop admission, settle what is admitted, make a last consistency point; then the node may stop.
     Shutdown,
@@ -114,6 +124,15 @@ pub enum Event {
         /// The image's position.
         at: Position,
     },
+    /// A record cannot be applied, and a second try would find the same: the image stays before it (F42).
+    Stuck {
+        /// Whose.
+        origin: Origin,
+        /// The record.
+        at: Seq,
+        /// What it said.
+        reason: String,
+    },
     /// The engine is flushed: all of this is durable in it.
     Flushed {
         /// Whose.
@@ -121,7 +140,8 @@ pub enum Event {
         /// How far.
         progress: Progress,
     },
-    /// The engine's disk is full; it tries again by itself. `false`: it is not any more.
+    /// The engine's disk has less space than this node's role for the origin asks for; what needs more is tried again by
+    /// itself. `false`: it has enough again.
     Full {
         /// Whose.
         origin: Origin,
@@ -134,6 +154,8 @@ pub enum Event {
         origin: Origin,
         /// What it said.
         reason: String,
+        /// Its files are damaged: the next start must not use them. That is stored before the node stops.
+        damaged: bool,
     },
     /// Records read back from the container.
     Fetched {
@@ -143,6 +165,17 @@ pub enum Event {
         connection: Connection,
         /// The records, in order.
         records: Vec<Record>,
+    },
+    /// The first of the records that were wanted is damaged in the container.
+    FetchFailed {
+        /// Whose.
+        origin: Origin,
+        /// For which connection they were wanted.
+        connection: Connection,
+        /// Which one.
+        seq: Seq,
+        /// What is wrong with it.
+        reason: String,
     },
     /// What came after a common point is set aside in a file, and cut from the container.
     Cut {
@@ -157,6 +190,13 @@ pub enum Event {
         origin: Origin,
         /// What is done.
         step: BaselineStep,
+    },
+    /// A damaged chunk, here or at the peer, has come further.
+    Repair {
+        /// Whose.
+        origin: Origin,
+        /// What is done.
+        step: RepairStep,
     },
     /// A connection stands: the one that this node opened, or one that its peer did.
     Connected {
@@ -187,59 +227,6 @@ pub enum Event {
     Batch,
     /// The inbox is drained: build the batch, judge time. Comes at least every [`IDLE_INTERVAL_MS`].
     Idle,
-}
-
-/// What a worker has done for a baseline.
-#[derive(Debug, Clone)]
-pub enum BaselineStep {
-    /// Giver: the image is frozen.
-    Frozen {
-        /// At which record.
-        at: Position,
-        /// About how many bytes that are.
-        bytes: u64,
-    },
-    /// Giver: pieces were read.
-    Read {
-        /// For which connection they were wanted.
-        connection: Connection,
-        /// Of the image at this record.
-        at: Position,
-        /// What was read.
-        portion: Portion,
-    },
-    /// Taker: what is to be given up is set aside.
-    SetAside,
-    /// Taker: an engine is there to take the image at this record.
-    Begun {
-        /// The record.
-        at: Position,
-        /// The first piece that it lacks.
-        next: Bookmark,
-        /// About how many bytes it has already.
-        have: u64,
-    },
-    /// Taker: there is no room for it.
-    Refused {
-        /// One sentence.
-        reason: String,
-    },
-    /// Taker: pieces are in the engine.
-    Taken {
-        /// Of the image at this record.
-        at: Position,
-        /// Their bytes.
-        bytes: u64,
-        /// They were the last ones, and all are durable.
-        whole: bool,
-    },
-    /// Taker: the filled engine is the origin's, the one before is gone.
-    Swapped {
-        /// How far it is.
-        progress: Progress,
-        /// Modification time of its last record, milliseconds since 1970.
-        time_ms: u64,
-    },
 }
 
 /// Longest time between two [`Event::Idle`], in milliseconds.
@@ -293,8 +280,8 @@ pub enum Effect {
         /// Up to which seq.
         through: Seq,
     },
-    /// Flush, set every record after `last` aside in a file, durably, and cut it from the container; flush; then say
-    /// [`Event::Cut`].
+    /// Flush, set every record after `last` aside in a file, durably, with what its objects need from before it, and cut it
+    /// from the container; flush; then say [`Event::Cut`].
     Cut {
         /// Whose.
         origin: Origin,
@@ -322,6 +309,13 @@ pub enum Effect {
         origin: Origin,
         /// What.
         task: BaselineTask,
+    },
+    /// A damaged chunk's next piece of work, for the worker; answered by an [`Event::Repair`].
+    Repair {
+        /// Whose.
+        origin: Origin,
+        /// What.
+        task: RepairTask,
     },
     /// Open the origin's stream to its destination, after this delay, then say [`Event::Connected`] or
     /// [`Event::Disconnected`]. Its first message follows when it stands.
@@ -380,66 +374,18 @@ pub enum Effect {
     },
     /// What this node is for an origin has changed: the gateway must know before the next request.
     Publish(OriginState),
-    /// A state changed: one line in the log of events.
+    /// Something changed: one line in the log of events.
     Note {
-        /// Whose stream.
+        /// Whose; this node's own where it is the whole node's.
         origin: Origin,
-        /// What changed, to what, why.
-        text: String,
+        /// What.
+        note: Box<Note>,
     },
     /// Stop the process: recovery speaks, not a retry.
     Stop {
         /// Why.
         reason: String,
     },
-}
-
-/// What a worker does for a baseline.
-#[derive(Debug, Clone)]
-pub enum BaselineTask {
-    /// Giver: freeze the image, unless an earlier process or attempt has; then say [`BaselineStep::Frozen`].
-    Freeze,
-    /// Giver: nobody needs what is frozen any more.
-    Thaw,
-    /// Giver: read pieces of what is frozen, then say [`BaselineStep::Read`].
-    Read {
-        /// For which connection.
-        connection: Connection,
-        /// From where on.
-        from: Bookmark,
-        /// About how many bytes, one piece at least.
-        bytes_max: usize,
-    },
-    /// Taker: set every record after this one aside in a file, durably, then say [`BaselineStep::SetAside`].
-    SetAside {
-        /// The last record that is not.
-        after: Seq,
-        /// Epoch for the file's name.
-        epoch: Epoch,
-    },
-    /// Taker: have an engine of this generation that takes the image at this record, or goes on with it, then say
-    /// [`BaselineStep::Begun`] or [`BaselineStep::Refused`].
-    Begin {
-        /// The generation after the origin's own.
-        generation: u64,
-        /// Which moment.
-        at: Position,
-        /// About how many bytes will come.
-        bytes: u64,
-    },
-    /// Taker: put pieces in that engine, then say [`BaselineStep::Taken`].
-    Take {
-        /// Which moment.
-        at: Position,
-        /// The pieces.
-        pieces: Vec<Piece>,
-        /// Those after them begin here; none after the last.
-        next: Option<Bookmark>,
-    },
-    /// Taker: use that engine from here on, then say [`BaselineStep::Swapped`]. That it is the origin's is stored.
-    Swap,
-    /// Taker: it will not be whole; its files go.
-    Drop,
 }
 
 /// An answer to a command.

@@ -4,6 +4,7 @@
 //! - [`plan`]: what a node is told: streams, policies, ack levels, sizes.
 //! - [`node`]: the core. One deterministic state machine: [`event::Event`] in, [`event::Effect`] out; no sockets, threads,
 //!   clock or randomness. The simulator drives thousands of seeds of it.
+//! - [`note`]: the log of events: what it tells, and under which names.
 //! - [`message`]: what two nodes say to each other, and its bytes.
 //! - [`runtime`]: the threads that carry the core's effects out: core, log writer, apply and flush workers.
 //! - [`link`]: the messages over HTTP/2.
@@ -17,6 +18,7 @@ pub mod event;
 pub mod link;
 pub mod message;
 pub mod node;
+pub mod note;
 pub mod plan;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the runtime is the threads and the clock")]
 pub mod runtime;

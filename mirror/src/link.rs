@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lockstep_storage::id::Origin;
 use tokio::net::TcpListener;
@@ -50,7 +50,6 @@ const HEADER_NODE: &str = "x-lockstep-node";
 const HEADER_PEER: &str = "x-lockstep-peer";
 const HEADER_ORIGIN: &str = "x-lockstep-origin";
 const HEADER_NONCE: &str = "x-lockstep-nonce";
-const HEADER_TIME: &str = "x-lockstep-time";
 
 /// The secret that both nodes of a pair were given; never shown.
 #[derive(Clone)]
@@ -149,7 +148,7 @@ impl LinkHandle {
             deliver: Box::new(deliver),
             lanes: Mutex::default(),
             accepting: Mutex::default(),
-            skews: Mutex::default(),
+            refused: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -200,12 +199,6 @@ impl LinkHandle {
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
         listen::serve(&self.shared, listener, stop).await;
     }
-
-    /// The peer's clock minus this node's when the origin's stream was last opened, in milliseconds. Shown, never judged.
-    #[must_use]
-    pub fn skew_ms(&self, origin: &Origin) -> Option<i64> {
-        self.shared.skews.lock().unwrap_or_else(PoisonError::into_inner).get(origin).copied()
-    }
 }
 
 /// Who the other node of an origin's stream is, and where this node would open it.
@@ -241,7 +234,8 @@ struct Shared {
     lanes: Mutex<HashMap<(Origin, Connection), Lane>>,
     /// Held from taking a number to saying that its connection stands, so that events come in the order of numbers.
     accepting: Mutex<()>,
-    skews: Mutex<HashMap<Origin, i64>>,
+    /// The refusal that was logged last, and when.
+    refused: Mutex<Option<(String, Instant)>>,
 }
 
 /// One connection, as those who send by it and close it see it.
@@ -273,13 +267,8 @@ impl Shared {
     /// The connection is over: nothing more can be sent by it, and the core hears why.
     fn disconnected(&self, origin: &Origin, connection: Connection, reason: String) {
         self.lanes().remove(&(origin.clone(), connection));
-        tracing::info!(%origin, connection = connection.0, reason, "disconnected");
+        tracing::debug!(%origin, connection = connection.0, reason, "disconnected");
         (self.deliver)(Event::Disconnected { origin: origin.clone(), connection, reason }, Held::none());
-    }
-
-    fn note_skew(&self, origin: &Origin, peer_ms: i64) {
-        let skew = peer_ms.saturating_sub(wall_ms());
-        self.skews.lock().unwrap_or_else(PoisonError::into_inner).insert(origin.clone(), skew);
     }
 }
 
@@ -301,12 +290,6 @@ impl End {
         self.token.cancelled().await;
         self.reason.get().cloned().unwrap_or_default()
     }
-}
-
-/// Milliseconds since 1970 by this node's clock.
-fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// An error with all that caused it, in one line.

@@ -4,7 +4,8 @@
 
 pub mod wire;
 
-use lockstep_storage::id::{Origin, Position, Seq};
+use bytes::Bytes;
+use lockstep_storage::id::{ChunkId, Origin, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
@@ -12,7 +13,7 @@ use lockstep_storage::superblock::EpochEntry;
 use crate::plan::{AckLevel, Policy};
 
 /// Version of this protocol. Another one is refused in the Hello, in a sentence that names both (F28).
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// First message of the opener: everything that the other end needs to find the common point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,34 @@ pub enum Baseline {
     },
 }
 
+/// A question for the other end's time, and what the one before has found (F36).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// The source's clock, milliseconds since 1970.
+    pub sent_ms: u64,
+    /// The destination's clock minus the source's, in milliseconds; none before the first answer.
+    pub skew_ms: Option<i64>,
+    /// Its error, in milliseconds.
+    pub error_ms: u64,
+}
+
+/// What two ends say about a chunk that is damaged at one of them (F10). Either end may ask, for one chunk at a time; it is
+/// answered in the order of the other's work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mending {
+    /// A chunk is damaged here: send me its bytes.
+    Want(ChunkId),
+    /// What is here of it.
+    Have {
+        /// Which.
+        chunk: ChunkId,
+        /// Its bytes, as they verify here; none where they do not, or are not here.
+        bytes: Option<Bytes>,
+        /// Their CRC-32C, as it is known here: what the receiver has no checksum of is held against it.
+        crc: u32,
+    },
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -181,4 +210,15 @@ pub enum Message {
     },
     /// Either: a destination's image is made anew.
     Baseline(Baseline),
+    /// Source: what is your time?
+    Clock(Clock),
+    /// Destination: that it is.
+    ClockEcho {
+        /// The [`Clock::sent_ms`] that is answered.
+        sent_ms: u64,
+        /// The destination's clock, milliseconds since 1970.
+        clock_ms: u64,
+    },
+    /// Either: a damaged chunk gets its bytes back.
+    Mending(Mending),
 }

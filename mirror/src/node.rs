@@ -11,36 +11,48 @@
 //! - [`destination`]: Hello, receipt, acks, apply on request.
 //! - [`baseline`]: the destination's image made anew from the source's.
 //! - [`point`]: consistency points; [`promote`]: failover; [`failback`]: planned return; [`fence`]: the end of a source; [`visit`]: a source that its
-//!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone; [`store`]: the superblock; [`epochs`]: common points.
+//!   peer speaks to as a destination; [`rebuild`]: an origin whose log or engine is gone or damaged; [`repair`]: damaged
+//!   chunks; [`store`]: the superblock; [`epochs`]: common points.
+//! - [`watch`]: what is told of an origin, once; [`flaps`]: a link that comes and goes; [`device`]: a slow log device;
+//!   [`skew`]: the peer's clock.
 
 mod baseline;
 mod destination;
+mod device;
 pub mod epochs;
 mod failback;
 mod fence;
+mod flaps;
 mod log;
 mod point;
 mod promote;
 mod rebuild;
+mod repair;
 mod report;
+mod skew;
 mod source;
 mod store;
 mod stream;
+mod stuck;
 mod visit;
+mod watch;
 
 use std::collections::VecDeque;
 
 use lockstep_storage::id::{NodeId, Origin, Seq};
+use lockstep_storage::recovery::Damage;
 use lockstep_storage::superblock::{StoredRole, Superblock};
 
 pub use self::promote::{IN_SYNC_AT_LAST_CONTACT, MAY_LACK_WRITES, PROVED};
 
 use self::destination::Destination;
+use self::device::Device;
 use self::log::{Log, Side};
 use self::source::Source;
 use self::store::Store;
 use crate::client::Refusal;
 use crate::event::{Command, Effect, Event, Now, Report, Ticket};
+use crate::note::{Note, Noted};
 use crate::plan::{NodePlan, OriginPlan};
 use crate::start::Found;
 
@@ -48,6 +60,8 @@ use crate::start::Found;
 #[derive(Debug)]
 struct PendingPersist {
     id: u64,
+    /// When it was asked for, in milliseconds.
+    asked_ms: u64,
     /// Per log: records through here.
     logs: Vec<(usize, Seq)>,
     /// Version of the superblock.
@@ -62,10 +76,15 @@ struct Persists {
 }
 
 impl Persists {
-    fn ask(&mut self, logs: Vec<(usize, Seq)>, superblock: Option<u64>, effects: &mut Vec<Effect>) {
+    fn ask(&mut self, logs: Vec<(usize, Seq)>, superblock: Option<u64>, now: Now, effects: &mut Vec<Effect>) {
         self.next += 1;
-        self.pending.push_back(PendingPersist { id: self.next, logs, superblock });
+        self.pending.push_back(PendingPersist { id: self.next, asked_ms: now.mono_ms, logs, superblock });
         effects.push(Effect::Persist { id: self.next });
+    }
+
+    /// When the oldest that has not come back was asked for.
+    fn oldest_ms(&self) -> Option<u64> {
+        self.pending.front().map(|persist| persist.asked_ms)
     }
 }
 
@@ -80,10 +99,6 @@ struct Context<'a> {
 impl Context<'_> {
     fn emit(&mut self, effect: Effect) {
         self.effects.push(effect);
-    }
-
-    fn note(&mut self, origin: &Origin, text: impl Into<String>) {
-        self.effects.push(Effect::Note { origin: origin.clone(), text: text.into() });
     }
 
     fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
@@ -106,7 +121,12 @@ pub struct Node {
     store: Store,
     logs: Vec<Log>,
     persists: Persists,
+    device: Device,
+    /// A persist that takes longer is slow, in milliseconds.
+    slow_persist_ms: u64,
     shutdown: Option<Ticket>,
+    /// The node stops when this version of the superblock is durable, and why.
+    stopping: Option<(u64, String)>,
     stopped: bool,
 }
 
@@ -124,7 +144,7 @@ impl Node {
     ) -> Self {
         let name = plan.node.clone();
         let mut logs = Vec::new();
-        for (entry, Found { recovered, lost, log_runs }) in superblock.origins.iter().zip(found) {
+        for (entry, Found { recovered, lost, damaged, log_runs }) in superblock.origins.iter().zip(found) {
             let planned = plan.origins.iter().find(|p| p.origin == entry.origin).cloned();
             let own = planned.unwrap_or_else(|| OriginPlan {
                 origin: entry.origin.clone(),
@@ -134,7 +154,7 @@ impl Node {
             let side = match entry.role {
                 _ if lost.is_some() => Side::Destination(Box::new(Destination::lost(lost.clone()))),
                 role @ (StoredRole::Destination | StoredRole::Fenced) => {
-                    Side::Destination(Box::new(Destination::new(role == StoredRole::Fenced)))
+                    Side::Destination(Box::new(Destination::open(role == StoredRole::Fenced, damaged.clone())))
                 }
                 StoredRole::Source | StoredRole::HandingOver => {
                     let found = (recovered, log_runs.as_slice());
@@ -144,9 +164,27 @@ impl Node {
             logs.push(Log::open(&own, &name, entry, recovered, side, plan.limits));
         }
         let store = Store::new(superblock, counter);
-        let mut node = Self { name, store, logs, persists: Persists::default(), shutdown: None, stopped: false };
+        let mut node = Self {
+            name,
+            store,
+            logs,
+            persists: Persists::default(),
+            device: Device::default(),
+            slow_persist_ms: plan.limits.slow_persist_ms,
+            shutdown: None,
+            stopping: None,
+            stopped: false,
+        };
         node.each_log(now, effects, |log, cx| log.start(&plan.bootstrap, cx));
-        node.write_superblock(effects);
+        node.each_log(now, effects, Log::watch);
+        for (log, Found { recovered, .. }) in node.logs.iter_mut().zip(found) {
+            let mut cx = Context { now, node: &node.name, store: &mut node.store, effects };
+            if let Some(Damage { from, through }) = recovered.damaged {
+                let text = "records in the NVRAM are damaged: the peer is asked for them";
+                log.note(Note::new(Noted::RecordsDamaged).reason(text).records(from, through), &mut cx);
+            }
+        }
+        node.write_superblock(now, effects);
         node
     }
 
@@ -158,9 +196,7 @@ impl Node {
         match event {
             Event::Persisted { id } => self.persisted(id, now, effects),
             Event::PersistFailed { reason } => self.stop(format!("the NVRAM failed: {reason}"), effects),
-            Event::EngineFailed { origin, reason } => {
-                self.stop(format!("the storage engine of {origin} failed: {reason}"), effects);
-            }
+            Event::EngineFailed { origin, reason, damaged } => self.engine_failed(&origin, &reason, damaged, effects),
             Event::Command { ticket, command } => self.command(ticket, command, now, effects),
             Event::Batch => self.batch(now, effects),
             Event::Idle => self.idle(now, effects),
@@ -173,6 +209,9 @@ impl Node {
                 }
             }
             Event::Applied { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_applied(at, cx)),
+            Event::Stuck { origin, at, reason } => {
+                self.on(&origin, now, effects, |log, cx| log.on_stuck(at, reason, cx));
+            }
             Event::Flushed { origin, progress } => {
                 self.on(&origin, now, effects, |log, cx| log.on_flushed(progress, cx));
             }
@@ -180,6 +219,10 @@ impl Node {
             Event::Fetched { origin, connection, records } => {
                 self.on(&origin, now, effects, |log, cx| log.on_fetched(connection, records, cx));
             }
+            Event::FetchFailed { origin, connection, seq, reason } => {
+                self.on(&origin, now, effects, |log, cx| log.on_fetch_failed(connection, seq, &reason, cx));
+            }
+            Event::Repair { origin, step } => self.on(&origin, now, effects, |log, cx| log.on_repair_step(step, cx)),
             Event::Cut { origin, at } => self.on(&origin, now, effects, |log, cx| log.on_cut(at, cx)),
             Event::Baseline { origin, step } => self.on(&origin, now, effects, |log, cx| log.on_baseline(step, cx)),
             Event::Connected { origin, connection } => {
@@ -192,19 +235,30 @@ impl Node {
                 self.on(&origin, now, effects, |log, cx| log.on_message(connection, message, cx));
             }
         }
-        self.write_superblock(effects);
+        self.each_log(now, effects, Log::watch);
+        self.write_superblock(now, effects);
     }
 
     /// Writes the superblock where it has changed, with how far the logs are durable now.
-    fn write_superblock(&mut self, effects: &mut Vec<Effect>) {
+    fn write_superblock(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let persisted = self.logs.iter().map(|log| (&log.origin, log.persisted));
-        self.store.write(persisted, &mut self.persists, effects);
+        self.store.write(persisted, &mut self.persists, now, effects);
     }
 
     /// This node's name.
     #[must_use]
     pub fn name(&self) -> &Origin {
         &self.name
+    }
+
+    /// An engine does not do its work any more. One that is damaged must not be taken for a sound one by the next start.
+    fn engine_failed(&mut self, origin: &Origin, reason: &str, damaged: bool, effects: &mut Vec<Effect>) {
+        let reason = format!("the storage engine of {origin} failed: {reason}");
+        if !damaged || !self.logs.iter().any(|log| log.origin == *origin) {
+            return self.stop(reason, effects);
+        }
+        let version = self.store.change(origin, |entry| entry.damaged = true);
+        self.stopping.get_or_insert((version, reason));
     }
 
     fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
@@ -238,6 +292,7 @@ impl Node {
     fn persisted(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
         while self.persists.pending.front().is_some_and(|p| p.id <= id) {
             let Some(done) = self.persists.pending.pop_front() else { return };
+            self.device.persisted(done.asked_ms, now.mono_ms, self.slow_persist_ms);
             let mut cx = Context { now, node: &self.name, store: &mut self.store, effects };
             for (index, through) in done.logs {
                 self.logs[index].on_persisted(through, &mut cx);
@@ -245,6 +300,9 @@ impl Node {
             if let Some(version) = done.superblock {
                 self.store.durable(version);
                 self.each_log(now, effects, Log::on_stored);
+                if let Some((_, reason)) = self.stopping.take_if(|(version, _)| self.store.is_durable(*version)) {
+                    return self.stop(reason, effects);
+                }
             }
         }
     }
@@ -253,6 +311,9 @@ impl Node {
     fn idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.batch(now, effects);
         self.each_log(now, effects, Log::tick);
+        if let Some(note) = self.device.tick(self.persists.oldest_ms(), now.mono_ms, self.slow_persist_ms) {
+            effects.push(Effect::Note { origin: self.name.clone(), note: Box::new(note) });
+        }
         if let Some(ticket) = self.shutdown
             && self.logs.iter().all(Log::is_quiet)
         {
@@ -271,7 +332,7 @@ impl Node {
             }
         }
         if !marks.is_empty() {
-            self.persists.ask(marks, None, effects);
+            self.persists.ask(marks, None, now, effects);
         }
     }
 
@@ -301,6 +362,11 @@ impl Node {
             }
             Command::Rebuild { origin, accept_loss } => {
                 if !self.with_log(&origin, now, effects, |log, cx| log.rebuild(ticket, accept_loss, cx)) {
+                    effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
+                }
+            }
+            Command::Repair { origin, chunk } => {
+                if !self.with_log(&origin, now, effects, |log, cx| log.repair(ticket, chunk, cx)) {
                     effects.push(Effect::Reply { ticket, result: Err(unknown(&origin)) });
                 }
             }

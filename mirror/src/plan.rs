@@ -99,21 +99,50 @@ pub struct Limits {
     pub collect_step: usize,
     /// Bytes of a baseline that a crash of its taker may cost: after so many they are made durable.
     pub baseline_step_len: u64,
+    /// Losses of a link within [`Limits::flap_window_ms`] from which on it flaps (F16).
+    pub flap_losses: usize,
+    /// That window, in milliseconds. A link that was not lost for so long is steady again.
+    pub flap_window_ms: u64,
+    /// How long a link that has begun to flap must stand before writers wait for the mirror again, in milliseconds. Each
+    /// further loss within the window doubles it.
+    pub hold_off_ms: u64,
+    /// The longest that it becomes.
+    pub hold_off_max_ms: u64,
+    /// A link that stood for so long, in milliseconds, and does not flap, is tried again at once when it is lost. One that
+    /// stood for less has its pause before the next attempt go on growing.
+    pub steady_ms: u64,
+    /// A persist that takes longer, in milliseconds, is slow; when all are for three times as long, it is told (F47).
+    pub slow_persist_ms: u64,
+    /// Longest time that a client waits for this node's own device and engine, in milliseconds; at least twice the
+    /// `link_timeout`, so that a late mirror is judged first (F47).
+    pub write_timeout_ms: u64,
+}
+
+impl Limits {
+    /// What production has.
+    pub const DEFAULT: Self = Self {
+        record_len_max: RECORD_LEN_MAX,
+        batch_len_max: 8 << 20,
+        batch_records_max: 4096,
+        window_len_max: 32 << 20,
+        message_len_max: 4 << 20,
+        budget_len: 64 << 20,
+        ages_max: 1024,
+        apply_step: 256,
+        collect_step: 256,
+        baseline_step_len: 128 << 20,
+        flap_losses: 6,
+        flap_window_ms: 300_000,
+        hold_off_ms: 1_000,
+        hold_off_max_ms: 30_000,
+        steady_ms: 10_000,
+        slow_persist_ms: 1_000,
+        write_timeout_ms: 30_000,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            record_len_max: RECORD_LEN_MAX,
-            batch_len_max: 8 << 20,
-            batch_records_max: 4096,
-            window_len_max: 32 << 20,
-            message_len_max: 4 << 20,
-            budget_len: 64 << 20,
-            ages_max: 1024,
-            apply_step: 256,
-            collect_step: 256,
-            baseline_step_len: 128 << 20,
-        }
+        Self::DEFAULT
     }
 }

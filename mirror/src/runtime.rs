@@ -6,6 +6,8 @@ mod descriptors;
 mod engine;
 mod generations;
 mod log_writer;
+mod notes;
+mod space;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,19 +20,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_storage::id::{Epoch, Origin};
 use lockstep_storage::image::rocks::RocksShared;
 use lockstep_storage::nvram::file::{FileNvram, PersistClass};
-use lockstep_storage::record::Record;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::descriptors::connections_max;
 use self::generations::{RocksEngines, RocksGenerations};
-use crate::client::{BUDGET_UNIT, Client, Input, Shared};
+pub use self::space::Reserve;
+use self::space::{Disk, Space};
+use crate::client::{BUDGET_UNIT, Client, Input, Role, Shared};
 use crate::event::{Command, Connection, Now};
 use crate::link::{LinkHandle, LinkOptions};
 use crate::plan::NodePlan;
 use crate::start::{StartError, Started, region_len, start};
 use crate::tail::Tails;
-use crate::worker::Worker;
+use crate::worker::{Aside, Worker};
 
 /// Time between two looks at the threads.
 const THREADS_INTERVAL: Duration = Duration::from_millis(500);
@@ -51,8 +54,8 @@ pub struct RuntimeOptions {
     pub cache_bytes: usize,
     /// Bytes of write buffers, of all origins together.
     pub write_buffer_bytes: usize,
-    /// Bytes of disk that stay free: below, writes are refused (F22, F23).
-    pub reserve_bytes: u64,
+    /// What stays free of the disk.
+    pub reserve: Reserve,
     /// The link; none without a mirror in either direction.
     pub link: Option<LinkOptions>,
 }
@@ -108,16 +111,24 @@ impl Runtime {
         let mut nvram =
             FileNvram::open(&options.nvram_path, len, options.persist, progress).map_err(StartError::Nvram)?;
         let rocks = RocksShared::new(options.cache_bytes, options.write_buffer_bytes);
-        let mut engines = RocksEngines::new(&options.data_dir, &rocks, options.reserve_bytes);
+        let disk = Arc::new(Disk::open(&options.data_dir, options.reserve));
+        let mut engines = RocksEngines::new(&options.data_dir, &rocks, &disk);
         let clock = Clock { began: Instant::now() };
         let incarnation = uuid_like(clock.now().wall_ms);
-        let started = start(&mut nvram, &options.plan, incarnation, &mut engines, clock.now())?;
-        Ok(Self::spawn(options, &rocks, started, nvram, clock, tokio))
+        let mut begin = || start(&mut nvram, &options.plan, incarnation, &mut engines, clock.now());
+        let started = match begin() {
+            Err(error) if error.is_no_space() && disk.give_all() => {
+                tracing::warn!("no space to start with ({error}): what is held on the disk is given back");
+                begin()?
+            }
+            started => started?,
+        };
+        Ok(Self::spawn(options, (&rocks, &disk), started, nvram, clock, tokio))
     }
 
     fn spawn(
         options: &RuntimeOptions,
-        rocks: &RocksShared,
+        (rocks, disk): (&RocksShared, &Arc<Disk>),
         started: Started,
         nvram: FileNvram,
         clock: Clock,
@@ -127,6 +138,8 @@ impl Runtime {
         let Started { node, images, effects } = started;
         let mut status = node.status(clock.now());
         status.persist_class = options.persist.as_str();
+        let sources: Vec<Origin> =
+            status.origins.iter().filter(|o| o.role == Role::Source).map(|o| o.origin.clone()).collect();
         let shared = Shared {
             node: options.plan.node.clone(),
             inbox: inbox.clone(),
@@ -142,20 +155,21 @@ impl Runtime {
         let mut threads = Vec::new();
         let (log, figures, thread) = log_writer::spawn(nvram, inbox.clone());
         threads.push(thread);
-        let mut engines = HashMap::new();
+        let (mut engines, mut spaces) = (HashMap::new(), HashMap::new());
         for (origin, image) in images {
             let mut tail = client.tails().writer();
-            let set_aside = Box::new(move |o: &Origin, e: Epoch, r: &[Record]| tail.append(o, e, r));
-            let generations = RocksGenerations::new(&options.data_dir, &origin, rocks, options.reserve_bytes);
+            let set_aside = Box::new(move |o: &Origin, e: Epoch, step: Aside<'_>| tail.take(o, e, step));
+            let generations = RocksGenerations::new(&options.data_dir, &origin, rocks, disk);
             let worker = Worker::new(origin.clone(), image, options.plan.limits, set_aside, Box::new(generations));
-            let space = engine::Space::new(options.data_dir.clone(), options.reserve_bytes);
-            let (sender, handles) = engine::spawn(origin.clone(), worker, space, &inbox);
+            let space = Arc::new(Space::new(Arc::clone(disk), sources.contains(&origin)));
+            let (sender, handles) = engine::spawn(origin.clone(), worker, Arc::clone(&space), &inbox);
+            spaces.insert(origin.clone(), space);
             engines.insert(origin, sender);
             threads.extend(handles);
         }
         let stopped = CancellationToken::new();
         let reason = Arc::new(Mutex::new(String::new()));
-        let outlets = core::Outlets { log, engines, link: link.clone(), client: client.clone(), figures };
+        let outlets = core::Outlets { log, engines, spaces, link: link.clone(), client: client.clone(), figures };
         let stop = (stopped.clone(), Arc::clone(&reason));
         threads.push(core::spawn(node, effects, receiver, outlets, clock, options.persist.as_str(), stop));
         Self { client, link, inbox, threads, stopped, reason }

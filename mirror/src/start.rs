@@ -29,6 +29,17 @@ pub enum StartError {
     Plan(String),
 }
 
+impl StartError {
+    /// Has an engine found no space on its disk? With some it may be tried again.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Image(_, ImageError::NoSpace) | Self::Recovery(_, RecoveryError::Image(ImageError::NoSpace))
+        )
+    }
+}
+
 /// Where a start finds the engines of its origins.
 pub trait Engines {
     /// The highest generation that there is of an origin, where there is any.
@@ -42,6 +53,9 @@ pub trait Engines {
     /// # Errors
     /// The engine's.
     fn open(&mut self, origin: &Origin, generation: u64) -> Result<Image, ImageError>;
+
+    /// Stands in the place of a generation whose files are damaged. They stay until it is retired.
+    fn absent(&mut self, origin: &Origin, generation: u64) -> Image;
 
     /// A baseline took the place of every generation before this one: they go.
     ///
@@ -95,11 +109,10 @@ pub fn start(
         if is_new {
             entry.engine_generation = engines.newest(&origin).map_err(failed)?.unwrap_or(entry.engine_generation);
         }
-        let image = engines.open(&origin, entry.engine_generation).map_err(failed)?;
-        let origin_found = recover_origin(nvram, entry, &image, is_new)?;
+        let (image, origin_found) = open_origin(nvram, entry, engines, is_new)?;
         let planned = plan.origins.iter().find(|planned| planned.origin == origin);
         settle_damage(entry, &origin_found, planned.is_some_and(|planned| planned.stream.is_some()))?;
-        if origin_found.lost.is_none() {
+        if origin_found.lost.is_none() && origin_found.damaged.is_none() {
             engines.remove_before(&origin, entry.engine_generation).map_err(failed)?;
         }
         images.push((origin, image));
@@ -157,20 +170,61 @@ fn add_origin(
         persisted: Seq::ZERO,
         lost: false,
         rebuild: false,
+        damaged: false,
         fenced_by: Epoch::default(),
     });
     Ok(())
 }
 
 /// What a start finds of an origin.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// How far it is.
     pub recovered: Recovered,
     /// Why it cannot be used, where its log or its engine is gone: for the operator to decide.
     pub lost: Option<String>,
+    /// Why there is nothing in the image of a destination that a baseline from its source would not bring.
+    pub damaged: Option<String>,
     /// Sizes of the runs of records that are not trimmed.
     pub log_runs: Vec<(Seq, u64)>,
+}
+
+/// Opens an origin's engine and recovers it. Where its files are damaged another one stands in its place, in which there is
+/// nothing (F10): a destination gets it all again, elsewhere the operator decides.
+fn open_origin(
+    nvram: &mut dyn Nvram,
+    entry: &mut OriginEntry,
+    engines: &mut dyn Engines,
+    is_new: bool,
+) -> Result<(Image, Found), StartError> {
+    let (origin, engine_generation) = (entry.origin.clone(), entry.engine_generation);
+    let opened = if entry.damaged {
+        Err(ImageError::Corrupt("it was found so while the node ran".to_owned()))
+    } else {
+        engines.open(&origin, engine_generation)
+    };
+    let recovered = match opened {
+        Ok(image) => recover_origin(nvram, entry, &image, is_new).map(|found| (image, found)),
+        Err(error) => Err(StartError::Image(origin.clone(), error)),
+    };
+    let reason = match recovered {
+        Err(
+            StartError::Image(_, ImageError::Corrupt(reason))
+            | StartError::Recovery(_, RecoveryError::Image(ImageError::Corrupt(reason))),
+        ) => format!("its storage engine is damaged: {reason}"),
+        recovered => return recovered,
+    };
+    tracing::error!(%origin, "{reason}");
+    let generation = highest_generation(nvram, origin.node_id(), entry.partition, entry.generation_floor)?;
+    let mut found = Found { recovered: Recovered { generation, ..Recovered::default() }, ..Found::default() };
+    // A source, also one that was deposed, may have what nobody else has.
+    if entry.role == StoredRole::Destination {
+        entry.in_sync = false;
+        found.damaged = Some(reason);
+    } else {
+        found.lost = Some(reason);
+    }
+    Ok((engines.absent(&origin, engine_generation), found))
 }
 
 fn recover_origin(
@@ -183,14 +237,13 @@ fn recover_origin(
     let failed = |e| StartError::Image(origin.clone(), e);
     let records = image.progress().map_err(failed)?.appended.seq;
     let half_filled = image.baseline().map_err(failed)?.is_some();
-    if is_new && (records > Seq::ZERO || half_filled) {
-        entry.lost = true;
-    }
+    // Where the data are gone too, nothing is left that could turn up again: it begins anew.
+    entry.lost = (entry.lost || is_new) && (records > Seq::ZERO || half_filled);
     let generation = highest_generation(nvram, id, entry.partition, entry.generation_floor)?;
     let unusable = |reason| Found {
         recovered: Recovered { generation, ..Recovered::default() },
         lost: Some(reason),
-        log_runs: Vec::new(),
+        ..Found::default()
     };
     if entry.lost {
         let reason =
@@ -220,12 +273,15 @@ fn recover_origin(
         recovered.damaged = Some(Damage { from: end.next(), through: entry.persisted });
     }
     let log_runs = image.view().log_runs().map_err(failed)?;
-    Ok(Found { recovered, lost, log_runs })
+    // An order to begin anew that was given before, and not carried out.
+    let waits = empty && lost.is_none() && entry.rebuild;
+    let damaged = waits.then(|| "it is to be filled by a baseline".to_owned());
+    Ok(Found { recovered, lost, damaged, log_runs })
 }
 
 /// What is found damaged is not read again: what that means is stored with it (F10).
 fn settle_damage(entry: &mut OriginEntry, found: &Found, has_mirror: bool) -> Result<(), StartError> {
-    if found.lost.is_some() {
+    if found.lost.is_some() || found.damaged.is_some() {
         // It may turn up again: nothing that a later start needs is changed.
         return Ok(());
     }
@@ -243,6 +299,5 @@ fn settle_damage(entry: &mut OriginEntry, found: &Found, has_mirror: bool) -> Re
             return Err(StartError::Plan(text));
         }
     }
-    tracing::warn!(origin = %entry.origin, "records {from} to {through} in the NVRAM are damaged: the peer is asked for them");
     Ok(())
 }

@@ -114,20 +114,36 @@ pub struct OriginStatus {
     pub mirrored_acks: u64,
     /// Connections made.
     pub connects: u64,
+    /// The link stands, and both ends hold one history or a baseline is on its way.
+    pub linked: bool,
+    /// Times that it stood and was lost.
+    pub link_losses: u64,
+    /// It was lost so often that its changes are not told one by one, and writers are kept from waiting for it.
+    pub flapping: bool,
+    /// Changes of the state.
+    pub state_changes: u64,
+    /// The peer's clock minus this node's, in milliseconds, as it was measured last.
+    pub skew_ms: Option<i64>,
     /// Segments of the partition: free, active, sealed.
     pub segments: (u32, u32, u32),
     /// Bytes of a segment.
     pub segment_len: u64,
     /// Times that writers had to wait for a segment.
     pub segment_waits: u64,
-    /// Is the engine's disk full?
+    /// Has the engine's disk too little space for what this node is for the origin?
     pub full: bool,
+    /// The record that cannot be applied, and why: the image stays before it.
+    pub stuck: Option<(Seq, String)>,
     /// Oldest seq that the container still has, less one.
     pub trimmed: Seq,
     /// The baseline that is given or taken.
     pub baseline: Option<BaselineProgress>,
     /// At a destination: what is here is to be replaced by a baseline, and that has not come yet.
     pub rebuilding: bool,
+    /// Damaged chunks that got their bytes from the peer, in this process.
+    pub repaired: u64,
+    /// Damaged chunks that could not be had from the peer when they were asked for, in this process.
+    pub unrepaired: u64,
 }
 
 /// How far a baseline is.
@@ -143,6 +159,23 @@ pub struct BaselineProgress {
     pub total: u64,
     /// Since it began on this connection, in milliseconds.
     pub ms: u64,
+}
+
+/// How the log device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceStatus {
+    /// Persists have been late for a while.
+    pub slow: bool,
+    /// For how long, in milliseconds; 0 where they are not.
+    pub slow_ms: u64,
+    /// Times that it became slow, in this process.
+    pub slow_times: u64,
+    /// The longest persist since then, in milliseconds; 0 where it is not slow.
+    pub worst_ms: u64,
+    /// How long the oldest persist under way waits, in milliseconds; 0 where none is.
+    pub waits_ms: u64,
+    /// It waits so long that nobody is answered here.
+    pub stalled: bool,
 }
 
 /// The whole node.
@@ -164,4 +197,6 @@ pub struct Status {
     pub batch_bytes: u64,
     /// Microseconds that their persists took, added up.
     pub persist_us: u64,
+    /// How the log device does.
+    pub device: DeviceStatus,
 }

@@ -6,11 +6,16 @@
 //! ([`lockstep_storage::record`]), and nothing else. They are one history: every record is the child of the one before. What
 //! does not follow an earlier tail of the same name goes to a file of its own, `tail.<origin>.<epoch>.2` and so on.
 //!
+//! What an object of the tail needs from before the first record lies beside it, in a directory `tail-bodies.<origin>.<epoch>`
+//! with a file for every body. It belongs to the tail: it is read, counted and discarded with it.
+//!
 //! # Layout
-//! - [`writer`]: appends what a cut sets aside; a cut that is tried again leaves no record twice.
+//! - [`writer`]: appends what a cut sets aside; a cut that is tried again leaves no record and no chunk twice.
+//! - [`beside`]: the chunks from before the tail.
 //! - [`reader`]: reads and verifies, one record in memory at a time; damage is a value.
-//! - [`bodies`]: puts the bytes of an object together from the tail's chunks and the container's.
+//! - [`bodies`]: puts the bytes of an object together from the tail's chunks, those beside it and the container's.
 
+mod beside;
 pub mod bodies;
 pub mod reader;
 pub mod writer;
@@ -29,6 +34,8 @@ use self::writer::Writer;
 
 /// What the names of all tails begin with.
 const PREFIX: &str = "tail.";
+/// What the names of the directories beside them begin with.
+const BESIDE_PREFIX: &str = "tail-bodies.";
 /// Longest part of a name after the origin, in bytes: an epoch and a number.
 const EPOCH_LEN_MAX: usize = 48;
 /// Most tails that a list names: the rest is left out.
@@ -74,6 +81,11 @@ impl TailName {
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(self.to_string())
     }
+
+    /// The directory with the chunks beside it, in a data directory. It begins as no tail does.
+    fn beside(&self, dir: &Path) -> PathBuf {
+        dir.join(format!("{BESIDE_PREFIX}{}.{}", self.origin, self.epoch))
+    }
 }
 
 impl fmt::Display for TailName {
@@ -87,7 +99,7 @@ impl fmt::Display for TailName {
 pub struct TailFile {
     /// Which.
     pub name: TailName,
-    /// Length of the file in bytes.
+    /// Length of the file and of the chunks beside it, in bytes.
     pub bytes: u64,
     /// When something was last written to it, milliseconds since 1970.
     pub set_aside_ms: u64,
@@ -131,7 +143,8 @@ impl Tails {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() && tails.len() < LISTED_MAX {
                 let set_aside_ms = u64::try_from(metadata.mtime()).unwrap_or_default().saturating_mul(1000);
-                tails.push(TailFile { name, bytes: metadata.len(), set_aside_ms });
+                let bytes = metadata.len() + beside::bytes_of(&name.beside(&self.dir))?;
+                tails.push(TailFile { name, bytes, set_aside_ms });
             }
         }
         tails.sort_by(|one, other| one.name.cmp(&other.name));
@@ -146,21 +159,25 @@ impl Tails {
         Reader::open(&name.path(&self.dir))
     }
 
-    /// Opens a tail's file.
+    /// How many bodies beside a tail have damaged chunks, or cannot be read to their ends. Reads all of them.
     ///
     /// # Errors
-    /// When it is not there or cannot be opened.
-    pub fn file(&self, name: &TailName) -> io::Result<File> {
-        File::open(name.path(&self.dir))
+    /// When they cannot be read.
+    pub fn damaged_bodies(&self, name: &TailName) -> io::Result<u64> {
+        beside::damaged_in(&name.beside(&self.dir))
     }
 
-    /// Removes a tail, durably. What it held is gone: it was never a part of any other history.
+    /// Removes a tail and what lies beside it, durably. What it held is gone: it was never a part of any other history.
     ///
     /// # Errors
     /// When it is not there or cannot be removed.
     pub fn discard(&self, name: &TailName) -> io::Result<()> {
         let _changing = self.changing();
-        std::fs::remove_file(name.path(&self.dir))?;
+        let path = name.path(&self.dir);
+        std::fs::metadata(&path)?;
+        // The tail goes last: as long as it is listed, this can be tried again.
+        beside::discard(&name.beside(&self.dir))?;
+        std::fs::remove_file(path)?;
         File::open(&self.dir)?.sync_all()
     }
 }

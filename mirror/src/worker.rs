@@ -1,25 +1,44 @@
 //! The engine's side of the core's effects, one origin at a time and in order: append, apply, trim, collect, read back, cut;
-//! and, in [`filling`], what a baseline asks for at either end.
+//! in [`aside`], what goes to a tail before a cut; in [`filling`], what a baseline asks for at either end; in [`mending`],
+//! what a damaged chunk does.
 //! Synchronous, so that the simulator carries effects out by the same code as the runtime's threads.
 
+mod aside;
 mod filling;
+mod mending;
 
-use lockstep_storage::id::{Epoch, Origin, Seq};
-use lockstep_storage::image::{Image, ImageError};
+use lockstep_storage::id::{Origin, Seq};
+use lockstep_storage::image::{Image, ImageError, View};
 use lockstep_storage::record::Record;
 
 use crate::event::{Effect, Event};
 use crate::plan::Limits;
 
+pub(crate) use self::aside::CUT_STEP_LEN;
+use self::aside::Parting;
+pub use self::aside::{Aside, Chunk, SetAside};
 use self::filling::Filling;
 pub use self::filling::Generations;
 
-/// Bytes of records that are set aside in one step.
-pub(crate) const CUT_STEP_LEN: usize = 4 << 20;
+/// Is something damaged that is stored, as opposed to a device or an engine that does not do its work?
+pub(crate) fn is_damage(error: &ImageError) -> bool {
+    matches!(error, ImageError::Corrupt(_) | ImageError::Chunk { .. })
+}
 
-/// Takes the records that a cut sets aside, in their order; called before they are removed, and they must be durable when it
-/// returns. A cut that is tried again gives the same ones again, from its first.
-pub type SetAside = Box<dyn FnMut(&Origin, Epoch, &[Record]) -> Result<(), ImageError> + Send>;
+/// What the core is told of an engine that could not do what it was asked.
+#[must_use]
+pub fn failure(origin: &Origin, error: &ImageError) -> Event {
+    let damaged = matches!(error, ImageError::Corrupt(_));
+    Event::EngineFailed { origin: origin.clone(), reason: error.to_string(), damaged }
+}
+
+/// Records from one on; where some of them are damaged, the first alone, if it is not.
+fn read_log(view: &View, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
+    match view.read_log(from, bytes_max) {
+        Err(error) if is_damage(&error) => view.read_log(from, 0),
+        read => read,
+    }
+}
 
 /// One origin's worker.
 pub struct Worker {
@@ -31,7 +50,11 @@ pub struct Worker {
     /// The engine that a baseline fills.
     filling: Option<Filling>,
     apply_through: Seq,
+    /// The image stays before a record that cannot be applied.
+    stuck: bool,
     collect_through: Option<Seq>,
+    /// Bodies were collected since somebody asked.
+    collected: bool,
 }
 
 impl Worker {
@@ -44,8 +67,18 @@ impl Worker {
         set_aside: SetAside,
         generations: Box<dyn Generations>,
     ) -> Self {
-        let (apply_through, collect_through) = (Seq::ZERO, None);
-        Self { origin, image, limits, set_aside, generations, filling: None, apply_through, collect_through }
+        Self {
+            origin,
+            image,
+            limits,
+            set_aside,
+            generations,
+            filling: None,
+            apply_through: Seq::ZERO,
+            stuck: false,
+            collect_through: None,
+            collected: false,
+        }
     }
 
     /// The image.
@@ -58,6 +91,11 @@ impl Worker {
     #[must_use]
     pub fn has_steps(&self) -> bool {
         self.is_applying() || self.collect_through.is_some()
+    }
+
+    /// Has a collection come to its end that removed bodies? A flush gives their space back. Said once.
+    pub fn has_collected(&mut self) -> bool {
+        self.collect_through.is_none() && std::mem::take(&mut self.collected)
     }
 
     fn is_applying(&self) -> bool {
@@ -74,18 +112,29 @@ impl Worker {
             Effect::Append { records, .. } => {
                 self.image.append(&records)?;
             }
+            Effect::Apply { .. } if self.stuck => {}
             Effect::Apply { through, .. } => self.apply_through = self.apply_through.max(through),
             Effect::Trim { through, .. } => self.image.trim(through)?,
             Effect::Collect { through, .. } => self.collect_through = self.collect_through.max(Some(through)),
             Effect::Fetch { connection, from, bytes_max, .. } => {
-                let records = self.image.read_log(from, bytes_max)?;
-                return Ok(Some(Event::Fetched { origin, connection, records }));
+                return Ok(Some(match read_log(&self.image.view(), from, bytes_max) {
+                    Err(error) if is_damage(&error) => {
+                        Event::FetchFailed { origin, connection, seq: from, reason: error.to_string() }
+                    }
+                    records => Event::Fetched { origin, connection, records: records? },
+                }));
+            }
+            Effect::Repair { task, .. } => {
+                let step = self.mend(task)?;
+                return Ok(Some(Event::Repair { origin, step }));
             }
             Effect::Cut { last, epoch, generation, .. } => {
                 self.image.flush()?;
-                self.set_aside_after(last.seq, epoch)?;
+                self.set_aside_after(&Parting { common: last.seq, after: last.seq, epoch })?;
                 self.image.cut(last, generation)?;
                 self.image.flush()?;
+                // Whatever could not be applied came after it.
+                self.stuck = false;
                 return Ok(Some(Event::Cut { origin, at: last }));
             }
             Effect::Baseline { task, .. } => {
@@ -97,17 +146,6 @@ impl Worker {
         Ok(None)
     }
 
-    fn set_aside_after(&mut self, last: Seq, epoch: Epoch) -> Result<(), ImageError> {
-        let mut from = last.next();
-        let end = self.image.progress()?.appended.seq;
-        while from <= end {
-            let records = self.image.read_log(from, CUT_STEP_LEN)?;
-            (self.set_aside)(&self.origin, epoch, &records)?;
-            from = records.last().map_or(end, |r| r.header.seq).next();
-        }
-        Ok(())
-    }
-
     /// Applies some records or, where none wait, collects some bodies.
     ///
     /// # Errors
@@ -117,11 +155,30 @@ impl Worker {
             self.collect_step()?;
             return Ok(None);
         }
-        let at = self.image.apply(self.apply_through, self.limits.apply_step)?;
+        let at = match self.image.apply(self.apply_through, self.limits.apply_step) {
+            Err(error) if error.is_of_stored_bytes() && !self.is_next_sound()? => return self.stick(&error).map(Some),
+            applied => applied?,
+        };
         if at.seq >= self.apply_through {
             self.apply_through = Seq::ZERO;
         }
         Ok(Some(Event::Applied { origin: self.origin.clone(), at }))
+    }
+
+    /// Can the next record be read and understood? Then what apply has met is damaged in the image, not in the log.
+    fn is_next_sound(&self) -> Result<bool, ImageError> {
+        let next = self.image.progress()?.applied.seq.next();
+        Ok(match self.image.read_log(next, 0) {
+            Ok(records) => records.first().is_some_and(|record| record.mutation().is_ok()),
+            Err(error) => matches!(error, ImageError::Chunk { .. }),
+        })
+    }
+
+    /// The next record cannot be applied. Nothing else is held up by it, and it is not tried again: that would find the same.
+    fn stick(&mut self, error: &ImageError) -> Result<Event, ImageError> {
+        let at = self.image.progress()?.applied.seq.next();
+        (self.apply_through, self.stuck) = (Seq::ZERO, true);
+        Ok(Event::Stuck { origin: self.origin.clone(), at, reason: error.to_string() })
     }
 
     /// Goes on until a step finds nothing to remove: whatever is dropped between two consistency points goes at the second.
@@ -130,6 +187,8 @@ impl Worker {
             let waiting = self.image.collect(through, 0)?;
             if self.image.collect(through, self.limits.collect_step)? == waiting {
                 self.collect_through = None;
+            } else {
+                self.collected = true;
             }
         }
         Ok(())

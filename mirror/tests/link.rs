@@ -84,11 +84,6 @@ async fn messages_of_each_kind_arrive_in_order_at_both_ends() {
         assert_eq!(pair.b.received().await, message);
         assert_eq!(pair.a.received().await, message);
     }
-    for site in [&pair.a, &pair.b] {
-        // One clock: within a second, because a signature's date has whole seconds.
-        assert!(site.link.skew_ms(&name("site-a")).is_some_and(|ms| ms.abs() < 5_000));
-        assert_eq!(site.link.skew_ms(&name("site-c")), None);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,7 +217,6 @@ async fn a_signature_of_another_year_is_good() {
     let (status, _stream) = visitor.open(&Claimed { nonce, unix_seconds: 1_000_000_000, ..Claimed::good() }).await;
     assert_eq!(status, 200);
     b.connected().await;
-    assert!(b.link.skew_ms(&name("site-a")).is_some_and(|ms| ms < -1_000_000_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

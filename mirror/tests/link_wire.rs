@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 use lockstep_mirror::message::wire::{BODY_LEN_MAX, Decoder, MESSAGE_HEADER_LEN, SMALL_LEN_MAX, WireError, encode};
-use lockstep_mirror::message::{Ack, Append, Baseline, Hello, Message, PROTOCOL_VERSION, Welcome};
+use lockstep_mirror::message::{Ack, Append, Baseline, Clock, Hello, Mending, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::{BodyId, Epoch, NodeId, Origin, Position, Seq};
+use lockstep_storage::id::{BodyId, ChunkId, Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::op::{Data, DeleteObject, Mutation};
-use lockstep_storage::record::{Draft, Place, Record, RecordError, payload_crc};
+use lockstep_storage::record::{Draft, Place, RECORD_LEN_MAX, Record, RecordError, payload_crc};
 use lockstep_storage::superblock::EpochEntry;
 use proptest::prelude::*;
 
@@ -45,8 +45,12 @@ fn name(text: &str) -> Origin {
     Origin::new(text).expect("a name")
 }
 
+fn chunk() -> ChunkId {
+    ChunkId { body: BodyId { epoch: epoch(2), seq: Seq(17) }, index: 5 }
+}
+
 fn pieces() -> Vec<Piece> {
-    let body = BodyId { epoch: epoch(2), seq: Seq(17) };
+    let body = chunk().body;
     vec![
         Piece::Chunk { body, index: 0, bytes: Bytes::from_static(b"chunk") },
         Piece::Entry { key: Bytes::from_static(b"\x11bk\0k"), value: Bytes::from_static(b"value") },
@@ -56,6 +60,17 @@ fn pieces() -> Vec<Piece> {
 
 /// Longer than any key.
 static LONG: [u8; 9_000] = [0x11; 9_000];
+
+#[test]
+fn a_chunk_is_named_and_not_longer_than_a_record() {
+    let sound = bytes(&[Message::Mending(Mending::Want(chunk()))]);
+    let mut nameless = sound[..MESSAGE_HEADER_LEN].to_vec();
+    nameless[4..8].copy_from_slice(&0u32.to_le_bytes());
+    reseal(&mut nameless, 0);
+    assert!(matches!(decode(&nameless, &[99]), Err(WireError::Body { kind: 21, .. })));
+    let long = Mending::Have { chunk: chunk(), bytes: Some(vec![0; RECORD_LEN_MAX + 1].into()), crc: 0 };
+    assert!(matches!(decode(&bytes(&[Message::Mending(long)]), &[1 << 20]), Err(WireError::Body { kind: 22, .. })));
+}
 
 #[test]
 fn pieces_that_no_image_has_are_refused() {
@@ -113,6 +128,12 @@ fn one_of_each() -> Vec<Message> {
         Message::Baseline(Baseline::Pieces { pieces: pieces(), next: Some(Bookmark::end()) }),
         Message::Baseline(Baseline::Pieces { pieces: Vec::new(), next: None }),
         Message::Baseline(Baseline::Ack { credit: 1 << 21 }),
+        Message::Clock(Clock { sent_ms: 1_700_000_000_000, skew_ms: Some(-7), error_ms: 3 }),
+        Message::Clock(Clock { sent_ms: 1_700_000_000_000, skew_ms: None, error_ms: 0 }),
+        Message::ClockEcho { sent_ms: 1_700_000_000_000, clock_ms: 1_700_000_000_009 },
+        Message::Mending(Mending::Want(chunk())),
+        Message::Mending(Mending::Have { chunk: chunk(), bytes: Some(Bytes::from_static(b"chunk")), crc: 0x0102_0304 }),
+        Message::Mending(Mending::Have { chunk: chunk(), bytes: None, crc: 0 }),
     ]
 }
 
@@ -206,8 +227,8 @@ fn a_large_append_is_sent_as_several_with_the_same_marks() {
 fn lengths_counts_and_kinds_out_of_bounds_are_refused() {
     let ack = bytes(&[one_of_each().remove(4)]);
     let mut unknown = ack.clone();
-    unknown[8] = 19;
-    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(19)));
+    unknown[8] = 23;
+    assert_eq!(decode(&unknown, &[99]), Err(WireError::UnknownKind(23)));
     let mut reserved = ack.clone();
     reserved[10] = 1;
     assert_eq!(decode(&reserved, &[99]), Err(WireError::Format));
@@ -286,7 +307,7 @@ fn the_decoder_says_whether_the_stream_stopped_between_messages() {
 fn any_message() -> impl Strategy<Value = Message> {
     let sizes = prop_oneof![4 => Just(0usize), 4 => 1..5000usize, 1 => 30_000..200_000usize];
     let appends = prop::collection::vec(sizes, 0..12).prop_map(|sizes| append(&sizes));
-    let others = (0..10usize, any::<u64>()).prop_map(|(at, n)| match at {
+    let others = (0..22usize, any::<u64>()).prop_map(|(at, n)| match at {
         4 => Message::Ack(Ack { received: Seq(n), persisted: Seq(n / 2), applied: Seq(n / 3), credit: n }),
         5 => Message::Adopt { after: Seq(n) },
         6 => Message::SyncRequest { through: Seq(n), flushed: Seq(n / 5) },
@@ -308,7 +329,7 @@ proptest! {
     }
 
     #[test]
-    fn any_changed_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8, which in 0..10usize) {
+    fn any_changed_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8, which in 0..22usize) {
         let mut bytes = bytes(&[one_of_each().swap_remove(which)]);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
@@ -324,7 +345,7 @@ proptest! {
 
     #[test]
     fn garbage_under_a_right_header_never_panics(
-        kind in 0u8..12,
+        kind in 0u8..23,
         garbage in prop::collection::vec(any::<u8>(), 20..400),
         cut in 1..50usize,
     ) {

@@ -137,6 +137,21 @@ pub struct BodyId {
     pub seq: Seq,
 }
 
+/// One chunk of a body: what damage of a disk is found in, and mended by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId {
+    /// Whose.
+    pub body: BodyId,
+    /// Which, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for ChunkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chunk {} of body {}/{}", self.index, self.body.epoch, self.body.seq)
+    }
+}
+
 /// A point in an origin's history, told apart from any other history by the checksum of the record there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Position {

@@ -5,6 +5,7 @@
 //! next flush; what a flush left is always a prefix of the batches. What the keys mean stands here once, above every
 //! engine: [`apply`] changes the image, [`view`] reads it, [`keys`] says where things lie.
 
+pub mod absent;
 pub mod apply;
 pub mod baseline;
 pub mod keys;
@@ -16,10 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::id::{BodyId, Position, Seq};
+use crate::id::{BodyId, ChunkId, Position, Seq};
 use crate::record::{Record, RecordError};
+pub use apply::Mended;
 use baseline::{Bookmark, Piece};
-pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, UploadPage, View};
+pub use view::{BodiesDigest, ImageDigest, ListPage, ListQuery, Mend, Stored, UploadPage, View};
 
 /// What the engine could not do.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +32,21 @@ pub enum ImageError {
     /// The device is full. The caller refuses writes and tries again; nothing is lost.
     #[error("storage engine: no space left")]
     NoSpace,
-    /// Stored bytes do not verify.
+    /// What the engine or its files say of an entry, a record or themselves does not verify: the engine is damaged (F10).
     #[error("corrupt: {0}")]
     Corrupt(String),
+    /// The bytes of a chunk are damaged, missing or cannot be read. The engine is none the worse for it, and the peer may have
+    /// them (F10).
+    #[error("corrupt: {chunk}: {what}")]
+    Chunk {
+        /// Which.
+        chunk: ChunkId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Bytes beside the engine's own files cannot be read. Above the engine it is said of which chunk.
+    #[error("corrupt: {0}")]
+    Unreadable(String),
     /// A record that cannot be in the container.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -61,6 +75,14 @@ pub enum ImageError {
     /// The container does not have the record at this position.
     #[error("the container has no record {0} with this checksum")]
     NotHere(Position),
+}
+
+impl ImageError {
+    /// Is it about bytes that are stored and cannot be used? Trying again finds the same ones, and a restart too.
+    #[must_use]
+    pub fn is_of_stored_bytes(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Record(_))
+    }
 }
 
 /// The families of an origin's engine.
@@ -264,11 +286,24 @@ impl Image {
         apply::restore(self.engine().as_ref(), records)
     }
 
+    /// Puts the bytes of a chunk in the place of damaged ones, in one batch that gives the old place up: bytes that a peer sent,
+    /// which are taken only where they fit the checksum that is known here. Where none is known, `vouched` counts for a chunk that
+    /// the image counts: the CRC-32C that a peer with the same history knows. What is sound, or nobody counts any more, is left
+    /// alone.
+    ///
+    /// # Errors
+    /// Engine errors.
+    pub fn repair(&self, chunk: ChunkId, bytes: &Bytes, vouched: Option<u32>) -> Result<Mended, ImageError> {
+        let _changing = self.changing();
+        apply::repair(self.engine().as_ref(), chunk, bytes, vouched)
+    }
+
     /// Applies records from the container, at most up to `through` and about `limit` of them, in one atomic batch that
     /// also moves the applied mark. Does nothing for what was applied before, stops at the last appended one.
     ///
     /// # Errors
-    /// When a record is missing or cannot be read: the image stays where it was (F42).
+    /// When the next record is missing or cannot be read or carried out: the image stays before it (F42). What comes before
+    /// such a one is applied by the calls before.
     pub fn apply(&self, through: Seq, limit: usize) -> Result<Position, ImageError> {
         let _changing = self.changing();
         apply::apply(self.engine().as_ref(), through, limit)

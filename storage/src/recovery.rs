@@ -92,10 +92,10 @@ pub fn recover(
     let damaged = end.damage();
     let mut recovered = Recovered { progress, committed, time_ms, generation, damaged, frozen };
     if progress.appended.seq > progress.trimmed
-        && let Some(record) = image.read_log(progress.appended.seq, 1)?.first()
+        && let Some(header) = image.view().header(progress.appended.seq)?
     {
-        recovered.committed = recovered.committed.max(record.header.committed);
-        recovered.time_ms = recovered.time_ms.max(record.header.time_ms);
+        recovered.committed = recovered.committed.max(header.committed);
+        recovered.time_ms = recovered.time_ms.max(header.time_ms);
     }
     Ok(recovered)
 }

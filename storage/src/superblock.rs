@@ -92,7 +92,8 @@ pub struct OriginEntry {
     pub promoted: bool,
     /// The peer's incarnation when they were linked last; 0 for never. Another one under the same epoch is an empty log.
     pub peer_incarnation: u64,
-    /// At a node that was the source: the epoch under which its peer took the origin. Whoever takes it next goes above.
+    /// The epoch under which the peer took the origin, or one of this node's own that it has gone back behind: whatever this
+    /// node writes next goes above.
     pub fenced_by: Epoch,
     /// At a source: records up to here were durable and cannot be read any more: nobody writes before the peer has given them
     /// back. 0 where there are none.
@@ -103,6 +104,8 @@ pub struct OriginEntry {
     pub lost: bool,
     /// What is here is to be replaced by a baseline from whoever is the source.
     pub rebuild: bool,
+    /// The files of its engine were found damaged while it ran: they are not opened again (F10).
+    pub damaged: bool,
     /// Segments of this generation and below are what a torn tail may have left: never read.
     pub generation_floor: u64,
 }
@@ -273,6 +276,8 @@ mod wire {
         rebuild: bool,
         #[prost(uint64, tag = "21")]
         persisted: u64,
+        #[prost(bool, tag = "22")]
+        damaged: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -327,6 +332,7 @@ mod wire {
                 persisted: o.persisted.0,
                 lost: o.lost,
                 rebuild: o.rebuild,
+                damaged: o.damaged,
                 fenced_by_counter: o.fenced_by.counter,
                 fenced_by_node: o.fenced_by.node.0,
             }
@@ -375,6 +381,7 @@ mod wire {
                 persisted: Seq(o.persisted),
                 lost: o.lost,
                 rebuild: o.rebuild,
+                damaged: o.damaged,
                 fenced_by: Epoch { counter: o.fenced_by_counter, node: NodeId(o.fenced_by_node) },
             })
         }

@@ -10,6 +10,8 @@ mod cases;
 mod engines;
 #[path = "image_conformance/random.rs"]
 mod random;
+#[path = "image_conformance/repair.rs"]
+mod repair;
 #[path = "image_conformance/tables.rs"]
 mod tables;
 
@@ -40,6 +42,7 @@ on_both_engines! {
         only_what_is_applied_is_trimmed,
         a_corrupt_chunk_is_found,
         a_corrupt_record_stops_apply,
+        what_comes_before_a_corrupt_record_is_applied,
         an_overwritten_body_is_collected_when_its_time_has_come,
         copies_share_a_body,
         a_body_that_waits_can_be_taken_again,
@@ -50,6 +53,10 @@ on_both_engines! {
         what_is_not_applied_can_be_cut,
         a_flush_survives_a_crash,
         a_crash_without_a_flush_leaves_a_prefix;
+    repair:
+        a_damaged_chunk_gets_its_bytes_back,
+        a_repair_of_what_is_collected_leaves_nothing,
+        bytes_from_elsewhere_are_checked_too;
     tables:
         users_and_their_keys,
         buckets_are_listed_by_name,

@@ -5,25 +5,29 @@
 //! - [`between`]: the link, as something that can be cut, healed and delayed: by a [`proxy`] on loopback, or between two
 //!   [`hosts`].
 //! - [`scene`]: two sites and their writers, and the comparison that ends every round.
-//! - [`source`], [`destination`], [`link`]: what fails in a round; [`storm`]: one failure after the other; [`failback`]:
-//!   failover and return.
+//! - [`source`], [`destination`], [`link`]: what fails in a round; [`flap`]: a link that comes and goes; [`storm`]: one
+//!   failure after the other; [`failback`]: failover and return.
 //! - [`cut_back`]: the return of a source whose log has what its destination lacks.
 //! - [`baseline`]: a destination that is made anew, and a source that went another way.
 //! - [`large`]: what a baseline of many objects takes and costs.
 //! - [`history`]: many clients meet at a few keys while sites fail and change roles; [`clients`] are they.
 //! - [`figures`]: what a round found.
+//! - [`nodes`]: nodes for tests of their own, in any number; [`disk`]: a disk for one, that can be full.
 
 pub mod baseline;
 pub mod between;
 pub mod clients;
 pub mod cut_back;
 pub mod destination;
+pub mod disk;
 pub mod failback;
 pub mod figures;
+pub mod flap;
 pub mod history;
 pub mod hosts;
 pub mod large;
 pub mod link;
+pub mod nodes;
 pub mod proxy;
 pub mod scene;
 pub mod source;
@@ -52,6 +56,8 @@ pub enum Kind {
     OutOfSync,
     /// The link is cut, one way or both, and heals.
     Cut,
+    /// The link breaks and comes back again and again.
+    Flap,
     /// Kills and cuts one after the other.
     Storm,
     /// The source is killed, its destination promoted; the source comes back as the destination, and gets the origin back.
@@ -71,7 +77,7 @@ pub enum Kind {
 }
 
 /// All kinds with their names.
-pub const KINDS: [(&str, Kind); 15] = [
+pub const KINDS: [(&str, Kind); 16] = [
     ("promote", Kind::Promote),
     ("destination", Kind::Destination),
     ("source", Kind::Source),
@@ -79,6 +85,7 @@ pub const KINDS: [(&str, Kind); 15] = [
     ("alone", Kind::Alone),
     ("out-of-sync", Kind::OutOfSync),
     ("cut", Kind::Cut),
+    ("flap", Kind::Flap),
     ("storm", Kind::Storm),
     ("failback", Kind::Failback),
     ("return", Kind::Return),
@@ -111,7 +118,7 @@ impl FromStr for Kind {
 /// When a step fails; what differs from what clients were told is in the figures.
 pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
     match kind {
-        Kind::Promote if options.housing.is_some() => Err("this kind runs on loopback only".into()),
+        Kind::Promote | Kind::Flap if options.housing.is_some() => Err("this kind runs on loopback only".into()),
         Kind::Promote => source::killed_and_promoted(options).await,
         Kind::Destination => destination::killed(options).await,
         Kind::Source => source::killed(options).await,
@@ -119,6 +126,7 @@ pub async fn round(kind: Kind, options: &Options) -> Result<Figures, String> {
         Kind::Alone => source::killed_with_its_destination(options, true).await,
         Kind::OutOfSync => source::killed_out_of_sync(options).await,
         Kind::Cut => link::cut(options).await,
+        Kind::Flap => flap::flap(options).await,
         Kind::Storm => storm::storm(options).await,
         Kind::Failback => failback::there_and_back(options).await,
         Kind::Return => cut_back::returned(options).await,

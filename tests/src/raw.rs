@@ -65,15 +65,21 @@ impl Ask {
     /// A request of a node's root without a body.
     #[must_use]
     pub fn new(node: &Node, method: &str, target: &str) -> Self {
+        Self::to(node.s3, (node.access_key(), SECRET_KEY.into()), method, target)
+    }
+
+    /// A request without a body to whoever listens there, with an access key and its secret.
+    #[must_use]
+    pub fn to(address: SocketAddr, key: (String, String), method: &str, target: &str) -> Self {
         Self {
-            address: node.s3,
+            address,
             method: method.into(),
             target: target.into(),
-            host: node.s3.to_string(),
+            host: address.to_string(),
             headers: Vec::new(),
             body: Vec::new(),
             payload: hex(&[]),
-            key: (node.access_key(), SECRET_KEY.into()),
+            key,
             region: "us-east-1".into(),
             time: SystemTime::now(),
             presigned: None,

@@ -14,7 +14,7 @@ async fn short(kind: Kind, policy: &'static str) -> Figures {
     let root = tempfile::tempdir().expect("a directory");
     // Short where the round waits for it; elsewhere a device that stalls must not look like a lost link.
     let link_timeout = match kind {
-        Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Storm | Kind::Diverged => "500ms",
+        Kind::Destination | Kind::OutOfSync | Kind::Cut | Kind::Flap | Kind::Storm | Kind::Diverged => "500ms",
         Kind::History | Kind::Baseline | Kind::Rebuild | Kind::Large => "1s",
         Kind::Promote | Kind::Source | Kind::Both | Kind::Alone | Kind::Failback | Kind::Return => "10s",
     };
@@ -118,6 +118,12 @@ async fn a_source_that_was_out_of_sync_goes_on_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_link_heals_under_sync() {
     let figures = short(Kind::Cut, "sync").await;
+    assert!(figures.counts.local > 0, "nothing was answered alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_flaps_is_told_once_and_held_off_under_sync() {
+    let figures = short(Kind::Flap, "sync").await;
     assert!(figures.counts.local > 0, "nothing was answered alone");
 }
 

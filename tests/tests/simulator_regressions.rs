@@ -235,3 +235,16 @@ fn a_source_that_lost_all_of_a_young_log_gets_it_back() {
           177 shear a",
     );
 }
+
+/// A deposed source set its own records aside, and of an object that had begun before them only the rest of the bytes.
+#[test]
+fn an_object_that_had_begun_before_a_tail_is_set_aside_whole() {
+    replay(
+        "noise 12707405391860838223 policy async ack durable timeout 400 interval 300 way-back
+             50 create-bucket 1
+           1518 put-if 4 16 at a
+           1537 crash b
+           4348 restart b
+           4752 order b promote-lossy",
+    );
+}

@@ -305,6 +305,7 @@ fn fresh_superblock(origin: &Origin, partition: Extent) -> Superblock {
         persisted: Seq::ZERO,
         lost: false,
         rebuild: false,
+        damaged: false,
         fenced_by: Epoch::default(),
     };
     Superblock { node: origin.clone(), incarnation: 1, origins: vec![entry] }

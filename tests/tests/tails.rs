@@ -10,7 +10,10 @@ use lockstep_gateway::demo::make_bucket;
 use lockstep_gateway::demo::sites::{Pair, Site, Stream};
 use lockstep_gateway::demo::workload::BUCKET;
 use lockstep_tests::process::proxy::{Proxy, Wire};
+use lockstep_tests::raw::{Answer, Ask};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const ORIGIN: &str = "site-a";
 /// Nothing takes this long unless it hangs.
@@ -26,6 +29,29 @@ fn contents(len: usize, salt: u8) -> Vec<u8> {
     (0..len).map(|at| (at >> 20) as u8 ^ (at % 251) as u8 ^ salt).collect()
 }
 
+/// A PUT of which two chunks are at both sites, and the rest is not sent yet.
+async fn begun(pair: &Pair, name: &str, body: &[u8]) -> (TcpStream, Vec<u8>) {
+    let last = pair.a.origin(ORIGIN).await.expect("a status")["last_seq"].as_u64().expect("a seq");
+    let key = (pair.a.key.access_key.clone(), pair.a.key.secret_key.clone());
+    let address = pair.a.s3.parse().expect("an address");
+    let put = Ask::to(address, key, "PUT", &format!("/{BUCKET}/{name}")).body(body).signed();
+    let mut stream = TcpStream::connect(address).await.expect("a listener");
+    let (first, rest) = body.split_at(2_500_000);
+    stream.write_all(&[put.head().as_bytes(), first].concat()).await.expect("it reads");
+    let mirrored = |origin: &Value| origin["peer_persisted_seq"].as_u64() >= Some(last + 2);
+    pair.a.wait_until(ORIGIN, "two chunks further", PATIENCE, mirrored).await.expect("a mirror");
+    (stream, rest.to_vec())
+}
+
+/// Sends the rest of it: the status of its answer.
+async fn ended((mut stream, rest): (TcpStream, Vec<u8>)) -> StatusCode {
+    stream.write_all(&rest).await.expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let answer = Answer::parse(&answer).expect("an answer");
+    StatusCode::from_u16(answer.status).expect("a status")
+}
+
 /// A pair under `strict` whose source has writes that its peer never got, and whose peer was promoted: the source's tail.
 async fn diverged(root: &Path) -> (Pair, Proxy, Value) {
     let mut pair = Pair::new(root, &PathBuf::from(env!("CARGO_BIN_EXE_rounds"))).expect("two sites");
@@ -36,6 +62,7 @@ async fn diverged(root: &Path) -> (Pair, Proxy, Value) {
     assert_eq!(send(&pair.a, &pair, Method::PUT, "both", contents(2_500_000, 1)).await, StatusCode::OK);
     assert_eq!(send(&pair.a, &pair, Method::PUT, "gone", b"deleted behind the cut".to_vec()).await, StatusCode::OK);
     pair.a.operate(&["sync"]).await.expect("a consistency point");
+    let slow = begun(&pair, "slow", &contents(3_300_000, 3)).await;
     proxy.set(Wire { forth: false, ..Wire::WHOLE });
     let copy = async {
         let mut client = S3Client::connect(&pair.a.s3, &pair.a.key).await.expect("a listener");
@@ -48,11 +75,12 @@ async fn diverged(root: &Path) -> (Pair, Proxy, Value) {
         put("../../odd%20name", Vec::new()),
         put("large", contents(3_300_000, 2)),
         copy,
-        delete
+        delete,
+        ended(slow)
     );
     // Nobody was told that these are safe.
-    let answers = [answers.0, answers.1, answers.2, answers.3, answers.4];
-    assert_eq!(answers, [StatusCode::SERVICE_UNAVAILABLE; 5]);
+    let answers = [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5];
+    assert_eq!(answers, [StatusCode::SERVICE_UNAVAILABLE; 6]);
     pair.b.operate(&["promote", ORIGIN]).await.expect("a promote");
     assert_eq!(send(&pair.b, &pair, Method::PUT, "after", b"written at site-b".to_vec()).await, StatusCode::OK);
     proxy.set(Wire::WHOLE);
@@ -104,9 +132,14 @@ async fn what_a_deposed_source_had_is_listed_exported_and_discarded() {
     assert_eq!((&copy["body"]["missing_bytes"], body(copy) == contents(2_500_000, 1)), (&Value::from(0), true));
     assert_eq!(copy["body"]["container_bytes"], 2_500_000);
     let chunks: Vec<&Value> = ops.iter().filter(|op| op["kind"] == "data").collect();
-    assert_eq!(chunks.iter().map(|op| op["len"].as_u64().unwrap()).sum::<u64>(), 3_300_000);
+    let (both, rest) = (2_u64 << 20, 3_300_000 - (2_u64 << 20));
+    assert_eq!(chunks.iter().map(|op| op["len"].as_u64().unwrap()).sum::<u64>(), 3_300_000 + rest);
     let large = op(&ops, "put_object", "large");
     assert_eq!((&large["body"]["tail_bytes"], body(large) == contents(3_300_000, 2)), (&Value::from(3_300_000), true));
+    // The peer has its first chunks too, and has given them up.
+    let slow = op(&ops, "put_object", "slow");
+    assert_eq!((&slow["body"]["missing_bytes"], body(slow) == contents(3_300_000, 3)), (&Value::from(0), true));
+    assert_eq!((&slow["body"]["beside_bytes"], &slow["body"]["tail_bytes"]), (&Value::from(both), &Value::from(rest)));
     op(&ops, "delete_object", "gone");
     let again = a.operate(&["tail", "export", ORIGIN, "--to", to.to_str().unwrap()]).await;
     assert!(again.is_err(), "an export over another one: {again:?}");
@@ -123,6 +156,9 @@ async fn what_a_deposed_source_had_is_listed_exported_and_discarded() {
         let refused = a.operate(&words).await.expect_err("a refusal");
         assert!(refused.contains(expected), "{words:?}: {refused}");
     }
+    let beside = a.dir.join(format!("tail-bodies.{ORIGIN}.{epoch}"));
+    assert!(beside.exists() && tail["bytes"].as_u64() > Some(2 * 3_300_000), "{tail}");
     a.operate(&["tail", "discard", ORIGIN, "--epoch", &epoch]).await.expect("it is named exactly");
+    assert!(!beside.exists());
     assert_eq!(a.operate(&["tail", "list"]).await.expect("a list"), "site-a has no tails");
 }

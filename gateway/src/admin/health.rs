@@ -21,15 +21,38 @@ pub(super) async fn live() -> Response {
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> AdminResult {
     let wanted = Wanted::parse(query.as_deref()).map_err(|reason| AdminError(StatusCode::BAD_REQUEST, reason))?;
-    let verdict = if admin.is_stopping() {
-        Err("the node is stopping".to_owned())
-    } else {
-        wanted.judge(&admin.client.status(), wall_ms())
-    };
+    let status = admin.client.status();
+    let verdict =
+        if admin.is_stopping() { Err("the node is stopping".to_owned()) } else { wanted.judge(&status, wall_ms()) };
+    let causes = causes(&status);
     Ok(match verdict {
-        Ok(()) => json(StatusCode::OK, &serde_json::json!({ "ready": true })),
-        Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "reason": reason })),
+        Ok(()) => json(StatusCode::OK, &serde_json::json!({ "ready": true, "causes": causes })),
+        Err(reason) => {
+            let body = serde_json::json!({ "ready": false, "reason": reason, "causes": causes });
+            json(StatusCode::SERVICE_UNAVAILABLE, &body)
+        }
     })
+}
+
+/// What is wrong at this node, whether it is ready all the same or not: a sentence each.
+fn causes(status: &Status) -> Vec<String> {
+    let mut causes = Vec::new();
+    let device = &status.device;
+    if device.stalled {
+        causes.push(format!("the NVRAM has stalled: a persist has not come back for {} ms", device.waits_ms));
+    } else if device.slow {
+        let (for_s, worst_ms) = (device.slow_ms / 1000, device.worst_ms);
+        causes.push(format!("the NVRAM is slow for {for_s} s: a persist took up to {worst_ms} ms"));
+    }
+    for OriginStatus { origin, full, flapping, .. } in &status.origins {
+        if *full {
+            causes.push(format!("the disk of {origin} is full"));
+        }
+        if *flapping {
+            causes.push(format!("the link of {origin} comes and goes"));
+        }
+    }
+    causes
 }
 
 /// What the asker wants the node to be.
@@ -62,6 +85,10 @@ impl Wanted {
         let origins = self.origins(status)?;
         if self.active {
             origins.iter().try_for_each(|origin| takes_writes(origin))?;
+            if status.device.stalled {
+                // Only here: readers need no persist. A slow device answers, and so takes writes.
+                return Err(format!("no write is answered: a persist waits for {} ms", status.device.waits_ms));
+            }
         }
         let Some(lag_max_ms) = self.lag_max_ms else { return Ok(()) };
         let judged = if self.origin.is_some() { origins } else { status.origins.iter().collect() };
@@ -81,6 +108,9 @@ impl Wanted {
 }
 
 fn takes_writes(origin: &OriginStatus) -> Result<(), String> {
+    if let Some((seq, reason)) = &origin.stuck {
+        return Err(format!("record {seq} of {} cannot be applied here: {reason}", origin.origin));
+    }
     let refuses = match origin.role {
         Role::Source => match origin.state {
             StreamState::Unsettled | StreamState::Fenced | StreamState::HandingOver => true,
@@ -228,6 +258,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_slow_device_is_a_cause_and_a_stalled_one_takes_no_writes() {
+        let mut status = samples::source();
+        assert_eq!(causes(&status), Vec::<String>::new());
+        status.device.slow = true;
+        (status.device.slow_ms, status.device.worst_ms, status.device.waits_ms) = (4_900, 1_300, 700);
+        assert!(judge("", &status) && judge("role=active", &status));
+        assert_eq!(causes(&status), ["the NVRAM is slow for 4 s: a persist took up to 1300 ms"]);
+        (status.device.stalled, status.device.waits_ms) = (true, 12_000);
+        assert!(judge("", &status) && !judge("role=active", &status));
+        (status.origins[0].flapping, status.origins[0].full) = (true, true);
+        let said = causes(&status);
+        assert_eq!(said[0], "the NVRAM has stalled: a persist has not come back for 12000 ms");
+        assert_eq!(said[1..], ["the disk of site-a is full", "the link of site-a comes and goes"]);
     }
 
     #[test]

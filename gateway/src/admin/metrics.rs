@@ -43,6 +43,24 @@ fn node(status: &Status, uptime_s: u64, out: &mut String) {
             "Time that NVRAM persists took, added up",
             seconds(status.persist_us),
         ),
+        (
+            "lockstep_log_persist_wait_seconds",
+            "gauge",
+            "Age of the oldest persist under way",
+            milliseconds(status.device.waits_ms),
+        ),
+        (
+            "lockstep_log_device_slow",
+            "gauge",
+            "Have persists been late for a while?",
+            u8::from(status.device.slow).to_string(),
+        ),
+        (
+            "lockstep_log_device_slow_total",
+            "counter",
+            "Times that the NVRAM became slow",
+            status.device.slow_times.to_string(),
+        ),
     ] {
         head(out, name, kind, help);
         line(out, name, value);
@@ -80,6 +98,18 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_stream_connects_total", "counter", "Connections made", |o, _| {
         o.peer.as_ref().map(|_| o.connects.to_string())
     }),
+    ("lockstep_stream_link_losses_total", "counter", "Times that the link stood and was lost", |o, _| {
+        o.peer.as_ref().map(|_| o.link_losses.to_string())
+    }),
+    ("lockstep_stream_flapping", "gauge", "Does the link come and go?", |o, _| {
+        o.peer.as_ref().map(|_| u8::from(o.flapping).to_string())
+    }),
+    ("lockstep_stream_state_changes_total", "counter", "Changes of the stream's state", |o, _| {
+        o.peer.as_ref().map(|_| o.state_changes.to_string())
+    }),
+    ("lockstep_stream_clock_skew_seconds", "gauge", "The peer's clock minus this node's", |o, _| {
+        o.skew_ms.map(|ms| format!("{}{}", if ms < 0 { "-" } else { "" }, milliseconds(ms.unsigned_abs())))
+    }),
     ("lockstep_acks_mirrored_total", "counter", "Writes answered that the peer had", |o, _| {
         Some(o.mirrored_acks.to_string())
     }),
@@ -93,6 +123,12 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
     ("lockstep_container_backlog_records", "gauge", "Records that the container keeps for the peer", |o, _| {
         Some(o.last.0.saturating_sub(o.trimmed.0).to_string())
     }),
+    ("lockstep_chunks_repaired_total", "counter", "Damaged chunks that got their bytes from the peer", |o, _| {
+        Some(o.repaired.to_string())
+    }),
+    ("lockstep_chunks_unrepaired_total", "counter", "Damaged chunks that the peer could not give", |o, _| {
+        Some(o.unrepaired.to_string())
+    }),
     ("lockstep_baseline_bytes", "gauge", "Bytes of the baseline under way that are over", |o, _| {
         o.baseline.map(|baseline| (baseline.have + baseline.bytes).to_string())
     }),
@@ -104,6 +140,9 @@ const ORIGIN_METRICS: &[OriginMetric] = &[
         Some(o.segment_waits.to_string())
     }),
     ("lockstep_disk_full", "gauge", "Is the engine's disk full?", |o, _| Some(u8::from(o.full).to_string())),
+    ("lockstep_apply_stuck", "gauge", "Is there a record that cannot be applied?", |o, _| {
+        Some(u8::from(o.stuck.is_some()).to_string())
+    }),
 ];
 
 fn streams(status: &Status, now_ms: u64, out: &mut String) {
@@ -166,6 +205,7 @@ mod tests {
         }
         assert!(out.contains("lockstep_stream_state{origin=\"site-a\",role=\"destination\",state=\"in_sync\""));
         assert!(out.contains("lockstep_consistency_point_age_seconds{origin=\"site-a\"} 1\n"));
+        assert!(out.contains("lockstep_stream_clock_skew_seconds{origin=\"site-a\"} -0.012\n"), "{out}");
         // A node without a mirror has no lag, rather than a lag of zero.
         assert!(!out.contains("lockstep_stream_behind_bytes{origin=\"site-b\"}"));
     }

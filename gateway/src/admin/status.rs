@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lockstep_mirror::client::Role;
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{BaselineProgress, OriginStatus, Status};
+use lockstep_mirror::status::{BaselineProgress, DeviceStatus, OriginStatus, Status};
 use lockstep_mirror::tail::TailFile;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ view! {
         batch_bytes: u64,
         /// Microseconds that their persists took, added up.
         persist_us: u64,
+        /// How the log device does.
+        #[serde(default)]
+        device: DeviceView,
         /// Its own origin first.
         origins: Vec<OriginView>,
         /// What deposed sources had, as files: see [`super::tail`].
@@ -55,6 +58,23 @@ view! {
         /// The last run of the hook of `[failover] on_change` since the node started.
         #[serde(default)]
         hook: Option<HookView>,
+    }
+
+    /// How the log device does.
+    #[derive(Default)]
+    DeviceView {
+        /// Persists have been late for a while.
+        slow: bool,
+        /// For how long, in milliseconds.
+        slow_ms: u64,
+        /// Times that it became slow.
+        slow_times: u64,
+        /// The longest persist since then, in milliseconds.
+        worst_ms: u64,
+        /// How long the oldest persist under way waits, in milliseconds.
+        waits_ms: u64,
+        /// It waits so long that nobody is answered here.
+        stalled: bool,
     }
 
     /// A tail that was not looked into.
@@ -138,6 +158,21 @@ view! {
         mirrored_acks: u64,
         /// Connections made.
         connects: u64,
+        /// The link stands.
+        #[serde(default)]
+        linked: bool,
+        /// Times that it stood and was lost.
+        #[serde(default)]
+        link_losses: u64,
+        /// It comes and goes.
+        #[serde(default)]
+        flapping: bool,
+        /// Changes of the state.
+        #[serde(default)]
+        state_changes: u64,
+        /// The peer's clock minus this node's, in milliseconds; none before it was measured.
+        #[serde(default)]
+        skew_ms: Option<i64>,
         /// NVRAM segments free.
         segments_free: u32,
         /// NVRAM segments active.
@@ -148,14 +183,24 @@ view! {
         segment_bytes: u64,
         /// Times that writers waited for a segment.
         segment_waits: u64,
-        /// Is the engine's disk full?
+        /// Has the engine's disk too little space for what this node is for the origin?
         disk_full: bool,
+        /// The record that cannot be applied; none where all can.
+        #[serde(default)]
+        stuck_seq: Option<u64>,
+        /// Why it cannot.
+        #[serde(default)]
+        stuck_reason: Option<String>,
         /// Records up to here are gone from the container.
         trimmed_seq: u64,
         /// The baseline that is given or taken.
         baseline: Option<BaselineView>,
         /// What is here is to be replaced by a baseline, and that has not come yet.
         rebuilding: bool,
+        /// Damaged chunks that got their bytes from the peer.
+        chunks_repaired: u64,
+        /// Damaged chunks that could not be had from the peer when they were asked for.
+        chunks_unrepaired: u64,
     }
 
     /// How far a baseline is.
@@ -176,11 +221,7 @@ view! {
 /// A role in one word.
 #[must_use]
 pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Source => "source",
-        Role::Destination => "destination",
-        Role::Fenced => "fenced",
-    }
+    role.as_str()
 }
 
 /// A policy in one word.
@@ -207,6 +248,7 @@ impl NodeView {
             batch_records: status.batch_records,
             batch_bytes: status.batch_bytes,
             persist_us: status.persist_us,
+            device: DeviceView::new(&status.device),
             origins: status.origins.iter().map(|origin| OriginView::new(origin, now_ms)).collect(),
             tails: Vec::new(),
             hook: None,
@@ -249,6 +291,11 @@ impl NodeView {
             "node {}   version {}   up {} s   NVRAM persist class {}\n",
             self.node, self.version, self.uptime_s, self.persist_class
         );
+        // Writing to a String cannot fail.
+        if self.device.slow {
+            let DeviceView { slow_ms, worst_ms, .. } = self.device;
+            let _ = writeln!(out, "NVRAM SLOW for {} s: a persist took up to {worst_ms} ms", slow_ms / 1000);
+        }
         for origin in &self.origins {
             origin.text(&mut out);
         }
@@ -257,7 +304,6 @@ impl NodeView {
         }
         if !self.tails.is_empty() {
             let bytes = approximate(self.tails.iter().map(|tail| tail.bytes).sum());
-            // Writing to a String cannot fail.
             let _ = writeln!(out, "tails   {} set aside, {bytes}: see `lockstep tail list`", self.tails.len());
         }
         if let Some(hook) = &self.hook {
@@ -267,6 +313,13 @@ impl NodeView {
             let _ = writeln!(out, "hook    {origin} {role} ({epoch}, seq {seq}): {outcome} {ago} s ago{again}");
         }
         out
+    }
+}
+
+impl DeviceView {
+    fn new(device: &DeviceStatus) -> Self {
+        let DeviceStatus { slow, slow_ms, slow_times, worst_ms, waits_ms, stalled } = *device;
+        Self { slow, slow_ms, slow_times, worst_ms, waits_ms, stalled }
     }
 }
 
@@ -297,15 +350,24 @@ impl OriginView {
             degraded_acks: origin.degraded_acks,
             mirrored_acks: origin.mirrored_acks,
             connects: origin.connects,
+            linked: origin.linked,
+            link_losses: origin.link_losses,
+            flapping: origin.flapping,
+            state_changes: origin.state_changes,
+            skew_ms: origin.skew_ms,
             segments_free: origin.segments.0,
             segments_active: origin.segments.1,
             segments_sealed: origin.segments.2,
             segment_bytes: origin.segment_len,
             segment_waits: origin.segment_waits,
             disk_full: origin.full,
+            stuck_seq: origin.stuck.as_ref().map(|(seq, _)| seq.0),
+            stuck_reason: origin.stuck.as_ref().map(|(_, reason)| reason.clone()),
             trimmed_seq: origin.trimmed.0,
             baseline: origin.baseline.map(|baseline| BaselineView::new(&baseline)),
             rebuilding: origin.rebuilding,
+            chunks_repaired: origin.repaired,
+            chunks_unrepaired: origin.unrepaired,
         }
     }
 
@@ -339,9 +401,24 @@ impl OriginView {
             );
             let _ =
                 writeln!(out, "  answers            mirrored {}   degraded {}", self.mirrored_acks, self.degraded_acks);
+            let _ = writeln!(
+                out,
+                "  link               {}, lost {} times{}   clock of the peer {}",
+                if self.linked { "up" } else { "down" },
+                self.link_losses,
+                if self.flapping { "   FLAPPING" } else { "" },
+                self.skew_ms.map_or_else(|| "not known".to_owned(), |ms| format!("{ms:+} ms"))
+            );
+        }
+        if let (Some(seq), Some(reason)) = (self.stuck_seq, &self.stuck_reason) {
+            let _ = writeln!(out, "  STUCK              record {seq} cannot be applied: {reason}");
         }
         if let Some(baseline) = &self.baseline {
             baseline.text(out);
+        }
+        if self.chunks_repaired + self.chunks_unrepaired > 0 {
+            let (repaired, not) = (self.chunks_repaired, self.chunks_unrepaired);
+            let _ = writeln!(out, "  damaged chunks     repaired {repaired}   not repaired {not}");
         }
         let _ = writeln!(
             out,

@@ -78,7 +78,7 @@ pub struct TailView {
     pub origin: String,
     /// The epoch in which the histories parted; with a number behind it where there is more than one such tail.
     pub epoch: String,
-    /// Length of the file in bytes.
+    /// Length of the file in bytes, and of what was set aside beside it from before its first record.
     pub bytes: u64,
     /// When it was set aside, milliseconds since 1970.
     pub set_aside_ms: u64,
@@ -96,6 +96,8 @@ pub struct TailView {
     pub names: Vec<(String, String)>,
     /// Records whose payload is damaged.
     pub damaged_payloads: u64,
+    /// Bodies beside it that have damaged chunks.
+    pub damaged_bodies: u64,
     /// Records that are not the child of the one before.
     pub breaks: u64,
     /// Where reading ended before the end of the file, and why.
@@ -133,6 +135,7 @@ impl TailView {
             deletes: 0,
             names: Vec::new(),
             damaged_payloads: 0,
+            damaged_bodies: 0,
             breaks: 0,
             damage: None,
         }
@@ -223,6 +226,7 @@ fn survey(tails: &Tails, file: &TailFile) -> io::Result<Option<TailView>> {
         view.note(&head, head.record().mutation().ok().as_ref(), sound);
     }
     view.damage = reader.damage().map(DamageView::from);
+    view.damaged_bodies = tails.damaged_bodies(&file.name)?;
     Ok(Some(view))
 }
 

@@ -6,16 +6,22 @@
 
 pub mod parts;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::State;
 use http::StatusCode;
+use lockstep_mirror::client::Client;
+use lockstep_storage::id::{ChunkId, Origin};
 use lockstep_storage::image::View;
 use lockstep_storage::image::view::parts::{Cut, KeyRange};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError, AdminResult, body_of, json, read, verbs};
+
+/// Most damaged chunks that are told apart: a disk with more is not mended, but replaced.
+const MET_MAX: usize = 1 << 20;
 
 /// What `POST /v1/verify` takes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +32,9 @@ pub struct VerifyBody {
     /// Read and verify every body too.
     #[serde(default)]
     pub deep: bool,
+    /// Of bodies that are read, have damaged chunks repaired by the peer's bytes.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 /// An image in a few numbers.
@@ -50,6 +59,12 @@ pub struct DigestView {
     /// Objects and parts whose bodies are not whole; none where they were not read.
     #[serde(default)]
     pub damaged: Option<u64>,
+    /// Chunks that were found damaged; none where they were not to be repaired.
+    #[serde(default)]
+    pub chunks_damaged: Option<u64>,
+    /// Of these, how many have their bytes again, from the peer.
+    #[serde(default)]
+    pub chunks_repaired: Option<u64>,
 }
 
 impl DigestView {
@@ -60,8 +75,12 @@ impl DigestView {
             (Some(bytes), Some(checksum)) => format!(", {bytes} bytes of bodies, checksum {checksum}"),
             _ => String::new(),
         };
+        let mended = match (self.chunks_damaged, self.chunks_repaired) {
+            (Some(damaged @ 1..), Some(repaired)) => format!(", {damaged} damaged chunks, {repaired} repaired"),
+            _ => String::new(),
+        };
         format!(
-            "{} at {}: epoch {}, seq {}, {} entries, checksum {}{bodies}\n",
+            "{} at {}: epoch {}, seq {}, {} entries, checksum {}{bodies}{mended}\n",
             self.origin, self.node, self.epoch, self.seq, self.entries, self.checksum
         )
     }
@@ -107,7 +126,10 @@ fn hex(checksum: u64) -> String {
 pub(super) async fn verify(State(admin): State<Arc<Admin>>, body: Bytes) -> AdminResult {
     let body: VerifyBody = body_of(&body)?;
     let origin = verbs::origin(&body.origin)?;
+    let mending = (body.deep && body.repair).then(|| Mending::new(admin.client.clone(), origin.clone()));
+    let mended = mending.clone();
     let look = move |view: &View| {
+        let view = mended.map_or_else(|| view.clone(), |mended| mended.look_through(view));
         let whole = view.digest_parts(&KeyRange::default(), &Cut::Before(Vec::new()), body.deep)?;
         Ok((view.progress()?.applied, whole))
     };
@@ -127,8 +149,45 @@ pub(super) async fn verify(State(admin): State<Arc<Admin>>, body: Bytes) -> Admi
             body_bytes: image.bodies.map(|bodies| bodies.bytes),
             body_checksum: image.bodies.map(|bodies| hex(bodies.checksum)),
             damaged: body.deep.then_some(image.damaged),
+            chunks_damaged: mending.as_ref().map(|mending| mending.count(|_| true)),
+            chunks_repaired: mending.as_ref().map(|mending| mending.count(|repaired| repaired)),
         },
     ))
+}
+
+/// Has damaged chunks repaired while an image is read, and counts them: each once, whoever shares it.
+#[derive(Clone)]
+struct Mending {
+    client: Client,
+    origin: Origin,
+    /// Chunks that were damaged, and whether they have their bytes again.
+    met: Arc<Mutex<HashMap<ChunkId, bool>>>,
+}
+
+impl Mending {
+    fn new(client: Client, origin: Origin) -> Self {
+        Self { client, origin, met: Arc::default() }
+    }
+
+    fn met(&self) -> MutexGuard<'_, HashMap<ChunkId, bool>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_through(&self, view: &View) -> View {
+        let mending = self.clone();
+        view.clone().with_mend(Arc::new(move |chunk| {
+            let bytes = mending.client.mend(&mending.origin, chunk);
+            let mut met = mending.met();
+            if met.len() < MET_MAX {
+                *met.entry(chunk).or_default() |= bytes.is_some();
+            }
+            bytes
+        }))
+    }
+
+    fn count(&self, which: impl Fn(bool) -> bool) -> u64 {
+        self.met().values().filter(|repaired| which(**repaired)).count() as u64
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +205,8 @@ mod tests {
             body_bytes: bodies.map(|_| 7),
             body_checksum: bodies.map(str::to_owned),
             damaged: bodies.map(|_| 0),
+            chunks_damaged: None,
+            chunks_repaired: None,
         }
     }
 

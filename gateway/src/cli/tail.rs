@@ -2,8 +2,8 @@
 //!
 //! An export is a directory with `ops.jsonl`, a JSON line for every op in the order of the log, and `bodies/`, a file for every
 //! object that was put, named after the seq of its op: keys are any text, and no names of files. The line of an op names
-//! its file. A file `….incomplete` has holes where chunks are neither in the tail nor in the node's container; the line says
-//! where. When the command has ended well, everything is on the disk, and the tail may be discarded.
+//! its file. A file `….incomplete` has holes where chunks are neither in the tail, nor beside it, nor in the node's container;
+//! the line says where. When the command has ended well, everything is on the disk, and the tail may be discarded.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -21,7 +21,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::client::AdminClient;
 use super::verbs::{parsed, pretty};
-use crate::admin::tail::export::{Line, OpView, PieceView};
+use crate::admin::op::OpView;
+use crate::admin::tail::export::{Line, PieceView};
 use crate::admin::tail::{TailAction, TailBody, TailDiscarded, TailList, TailView};
 use crate::config::units::approximate;
 
@@ -154,6 +155,7 @@ fn faults(tail: &TailView) -> String {
     }
     for (count, what) in [
         (tail.damaged_payloads, "records have damaged payloads"),
+        (tail.damaged_bodies, "bodies from before it have damaged chunks"),
         (tail.breaks, "records do not follow the one before"),
     ] {
         if count > 0 {

@@ -140,14 +140,16 @@ async fn answer(command: Command, client: &AdminClient) -> Result<String, String
         Command::Resume { origin, alone } => {
             report(client, "/v1/resume", json!(ResumeBody { origin, alone }), false).await
         }
-        Command::Verify { origin, deep, with, with_token_file, json } => {
+        Command::Verify { origin, deep, no_repair, with, with_token_file, json } => {
             let other = match with.zip(with_token_file) {
                 Some((admin, file)) => Some(AdminClient::with_token(&admin, read_token(&file)?)?),
                 None => None,
             };
-            super::verify::run(client, other.as_ref(), &VerifyBody { origin, deep }, json).await
+            super::verify::run(client, other.as_ref(), &VerifyBody { origin, deep, repair: deep && !no_repair }, json)
+                .await
         }
         Command::Rebuild(args) => super::rebuild::run(&args, client).await,
+        Command::Record(args) => super::record::run(&args, client).await,
         Command::Tail(command) => super::tail::run(command, client).await,
         Command::User(command) => users(command, client).await,
         Command::Key(command) => keys(command, client).await,

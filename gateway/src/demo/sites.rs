@@ -146,6 +146,11 @@ impl Site {
         ran
     }
 
+    /// Does its process run?
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Its process id, where it was started.
     #[must_use]
     pub fn id(&self) -> Option<u32> {

@@ -1,12 +1,12 @@
 //! The way of a body from the image to a client: which bytes a request asks for, and where they lie.
 //!
-//! The engine verifies every chunk when it is read. The first one is read before the answer begins, so that a damaged
+//! Every chunk is verified when it is read; one that is damaged is had from the peer, where it can be. The first one is read before the answer begins, so that a damaged
 //! object is an error; a damaged later one breaks the connection, because a cut body must never pass for a whole one.
 //! The stream keeps its view, and with it every byte that it will read, until it has ended.
 
 use bytes::Bytes;
 use futures_util::Stream;
-use lockstep_storage::id::BodyId;
+use lockstep_storage::id::{BodyId, ChunkId};
 use lockstep_storage::image::{ImageError, View};
 use lockstep_storage::op::{Extent, Object};
 use tokio::task::JoinHandle;
@@ -137,9 +137,8 @@ impl Iterator for Spans {
 fn read(view: &View, span: Span) -> Result<Bytes, ImageError> {
     let chunk = view.chunk(span.body, span.index)?;
     if chunk.len() < span.to {
-        let name = lockstep_storage::image::body_name(span.body);
-        let (have, index, to) = (chunk.len(), span.index, span.to);
-        return Err(ImageError::Corrupt(format!("chunk {index} of body {name} has {have} bytes, {to} are needed")));
+        let what = format!("it has {} bytes, {} are needed", chunk.len(), span.to);
+        return Err(ImageError::Chunk { chunk: ChunkId { body: span.body, index: span.index }, what });
     }
     Ok(chunk.slice(span.from..span.to))
 }

@@ -4,7 +4,7 @@
 //! to replay from. A connection that opens no stream in time is dropped. A refusal is one sentence with its HTTP status.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pump::{Outbox, Standing};
-use super::sign::{Claims, Signature, parse_date, verify};
+use super::sign::{Claims, Signature, verify};
 use super::{
-    FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, HEADER_TIME, Lane,
-    SEND_BUFFER_LEN, Shared, Spawner, WINDOW_LEN, tune, wall_ms, with_causes,
+    FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, Lane, SEND_BUFFER_LEN, Shared,
+    Spawner, WINDOW_LEN, tune, with_causes,
 };
 use crate::event::Connection;
 
@@ -36,6 +36,8 @@ const CONNECTIONS_MAX: usize = 256;
 const REQUESTS_MAX: u32 = 4;
 /// Pause after a failed accept: the process is out of descriptors, or something like it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two lines in the log that say the same refusal.
+const REFUSAL_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Accepts until told to stop.
 pub(super) async fn serve(shared: &Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
@@ -140,7 +142,7 @@ impl IntoResponse for Refusal {
 async fn nonce(State(visitor): State<Arc<Visitor>>) -> Response {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     *visitor.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.clone());
-    [(HEADER_NONCE, nonce), (HEADER_TIME, wall_ms().to_string())].into_response()
+    [(HEADER_NONCE, nonce)].into_response()
 }
 
 async fn stream_of(
@@ -154,7 +156,10 @@ async fn stream_of(
     let (origin, peer) = match admit(shared, &origin, nonce.as_deref(), request.headers()) {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::warn!(origin, status = refusal.0.as_u16(), reason = refusal.1, "a stream was refused");
+            if shared.is_news(&refusal.1) {
+                let status = refusal.0.as_u16();
+                tracing::warn!(event = "opening_refused", origin, status, reason = refusal.1);
+            }
             return Err(refusal);
         }
     };
@@ -199,10 +204,6 @@ fn admit(shared: &Shared, origin: &str, nonce: Option<&str>, headers: &HeaderMap
             format!("the peer of {} for origin {origin} is {}, not {}", shared.node, peering.peer, claims.node);
         return Err(Refusal(StatusCode::FORBIDDEN, reason));
     }
-    if let Some(date) = parse_date(&signature.date) {
-        let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        shared.note_skew(origin, i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    }
     Ok((origin.clone(), peering.peer.clone()))
 }
 
@@ -231,6 +232,16 @@ impl Visitor {
 }
 
 impl Shared {
+    /// Was another refusal logged last, or this one long ago? A peer that is configured wrongly comes every few seconds.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = refused.as_ref().is_some_and(|(said, at)| said == reason && at.elapsed() < REFUSAL_INTERVAL);
+        if !said {
+            *refused = Some((reason.to_owned(), Instant::now()));
+        }
+        !said
+    }
+
     /// Ends the connections that peers opened: all, or those that a newer one replaces.
     fn end_incoming(&self, newer: Option<&Standing>, reason: &str) {
         let ends = |(origin, connection): &(Origin, Connection), lane: &mut Lane| {

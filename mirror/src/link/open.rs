@@ -21,8 +21,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::pump::{Outbox, Standing};
 use super::sign::{Claims, sign};
 use super::{
-    End, FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, HEADER_TIME,
-    SEND_BUFFER_LEN, Shared, Spawner, WINDOW_LEN, tune, with_causes,
+    End, FRAME_LEN_MAX, HEAD_LEN_MAX, HEADER_NODE, HEADER_NONCE, HEADER_ORIGIN, HEADER_PEER, SEND_BUFFER_LEN, Shared,
+    Spawner, WINDOW_LEN, tune, with_causes,
 };
 use crate::event::Connection;
 
@@ -124,9 +124,6 @@ async fn dial(
     let nonce = answer(&at, requests.send_request(nonce_request(target)?).await).await?;
     let header = |name| nonce.headers().get(name).and_then(|value| value.to_str().ok());
     let given = header(HEADER_NONCE).ok_or_else(|| format!("{at} gave no nonce: is it a mirror listener?"))?;
-    if let Some(peer_ms) = header(HEADER_TIME).and_then(|text| text.parse().ok()) {
-        shared.note_skew(origin, peer_ms);
-    }
     let claims = Claims { node: shared.node.as_str(), peer: peer.as_str(), origin: origin.as_str(), nonce: given };
     let request = stream_request(shared, target, claims, outbox)?;
     let stream = answer(&at, requests.send_request(request).await).await?;

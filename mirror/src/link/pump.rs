@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{End, Shared, with_causes};
 use crate::event::{Connection, Event};
 use crate::message::wire::{Decoder, Encoder};
-use crate::message::{Baseline, Message};
+use crate::message::{Baseline, Mending, Message};
 
 /// Messages are encoded ahead up to this many bytes, so that small ones that wait together leave together.
 const ENCODE_AHEAD_LEN: usize = 1 << 20;
@@ -33,6 +33,7 @@ pub(super) fn queued_len(message: &Message) -> usize {
     let large = match message {
         Message::Append(append) => append.records.iter().map(Record::len).sum(),
         Message::Baseline(Baseline::Pieces { pieces, .. }) => pieces.iter().map(Piece::len).sum(),
+        Message::Mending(Mending::Have { bytes: Some(bytes), .. }) => bytes.len(),
         _ => 0,
     };
     SMALL_MESSAGE_LEN + large
@@ -161,7 +162,7 @@ impl Shared {
     /// Says that a connection stands.
     pub(super) fn connected(&self, standing: &Standing) {
         let (origin, connection) = (standing.origin.clone(), standing.connection);
-        tracing::info!(%origin, connection = connection.0, peer = %standing.peer, "connected");
+        tracing::debug!(%origin, connection = connection.0, peer = %standing.peer, "connected");
         (self.deliver)(Event::Connected { origin, connection }, Held::none());
     }
 

@@ -72,7 +72,7 @@ pub(super) fn verify(secret: &Secret, claims: Claims<'_>, presented: &Signature)
 }
 
 /// The moment of an `x-amz-date`.
-pub(super) fn parse_date(date: &str) -> Option<SystemTime> {
+fn parse_date(date: &str) -> Option<SystemTime> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     Some(PrimitiveDateTime::parse(date, format).ok()?.assume_utc().into())
 }

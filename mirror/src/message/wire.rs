@@ -17,6 +17,7 @@
 //! length that the peer claims before its bytes are there. The link calls this; the core never sees bytes.
 
 mod baseline;
+mod mending;
 mod small;
 
 use std::collections::VecDeque;
@@ -31,7 +32,7 @@ use super::{Append, Message};
 pub const MESSAGE_HEADER_LEN: usize = 12;
 /// Largest body of a message, in bytes. Any single record fits.
 pub const BODY_LEN_MAX: usize = 8 << 20;
-/// Largest body of any message but an [`Append`] and the pieces of a baseline, in bytes: a Hello with a full epoch table needs a tenth.
+/// Largest body of any message but an [`Append`], the pieces of a baseline and the bytes of a chunk, in bytes: a Hello with a full epoch table needs a tenth.
 pub const SMALL_LEN_MAX: usize = 64 << 10;
 
 /// An [`Append`] with more bytes of records than this is sent as several, so that the receiver persists the first records
@@ -419,7 +420,7 @@ fn check_header(header: &[u8; MESSAGE_HEADER_LEN], kind: u8, length: usize) -> R
     }
     let bounds = match kind {
         KIND_APPEND => MARKS_LEN..=BODY_LEN_MAX,
-        baseline::KIND_PIECES => 0..=BODY_LEN_MAX,
+        baseline::KIND_PIECES | mending::KIND_HAVE => 0..=BODY_LEN_MAX,
         _ => 0..=SMALL_LEN_MAX,
     };
     if !bounds.contains(&length) {

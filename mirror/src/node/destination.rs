@@ -10,14 +10,15 @@ mod receive;
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::partition::Partition;
 use lockstep_storage::record::Record;
-use lockstep_storage::superblock::StoredRole;
+use lockstep_storage::superblock::{OriginEntry, StoredRole};
 
 use super::Context;
-use super::baseline::take::Taking;
+use super::baseline::take::{Kept, Taking};
 use super::epochs::{History, Relation, fault_of, relation};
 use super::log::{After, Ages, Log, Side};
 use crate::event::{Connection, Effect, Now, Ticket};
 use crate::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
+use crate::note::{Note, Noted};
 use crate::plan::{AckLevel, Policy};
 
 /// What a promote waits for.
@@ -50,6 +51,8 @@ pub(super) enum Gate {
 pub(super) struct Destination {
     /// Its log or its engine is gone, in words: it takes no part in the origin until the operator decides.
     pub(super) lost: Option<String>,
+    /// There is nothing in its image, in words: its source fills it as soon as it connects.
+    pub(super) damaged: Option<String>,
     /// It was the source until its peer took the origin, and has not been linked to it since.
     pub(super) fenced: bool,
     connection: Option<Connection>,
@@ -82,6 +85,7 @@ impl Destination {
     pub(super) fn new(fenced: bool) -> Self {
         Self {
             lost: None,
+            damaged: None,
             fenced,
             connection: None,
             gate: Gate::Shut,
@@ -101,6 +105,16 @@ impl Destination {
             connects: 0,
             reason: "not connected since the start".into(),
         }
+    }
+
+    /// What a start finds.
+    pub(super) fn open(fenced: bool, damaged: Option<String>) -> Self {
+        let mut found = Self::new(fenced);
+        if let Some(reason) = &damaged {
+            found.reason = format!("{reason}; its source fills it when it connects");
+        }
+        found.damaged = damaged;
+        found
     }
 
     /// One whose log or engine is gone.
@@ -132,6 +146,21 @@ impl Destination {
 
     pub(super) fn is_open(&self) -> bool {
         self.gate == Gate::Open
+    }
+
+    /// A source is let in: it sends records or a baseline, or will as soon as what comes first is stored.
+    pub(super) fn stands(&self) -> bool {
+        self.gate != Gate::Shut
+    }
+
+    /// Records are taken, or a baseline is: the source hears what is sent.
+    pub(super) fn listens(&self) -> bool {
+        matches!(self.gate, Gate::Open | Gate::Filling)
+    }
+
+    /// A source is linked, or is about to be.
+    pub(super) fn has_hello(&self) -> bool {
+        self.connection.is_some() && self.hello.is_some()
     }
 
     /// What is here is being cut or replaced: nothing else begins.
@@ -170,12 +199,13 @@ impl Log {
         destination.apply_wanted = Seq::ZERO;
         destination.leave_baseline();
         if let Some(older) = destination.connection.replace(connection) {
+            "replaced by a newer connection of the source".clone_into(&mut self.watch.link_reason);
             self.close(older, cx);
         }
         self.after.retain(|(_, what)| !matches!(what, After::Welcome(_) | After::MarkStored(..)));
     }
 
-    pub(super) fn inbound_lost(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+    pub(super) fn inbound_lost(&mut self, connection: Connection, reason: &str) {
         let destination = self.destination();
         if destination.connection == Some(connection) {
             destination.connection = None;
@@ -183,7 +213,7 @@ impl Log {
             destination.hello = None;
             destination.leave_baseline();
             destination.reason = format!("no link: {reason}");
-            cx.note(&self.origin, format!("link from the source lost ({reason})"));
+            reason.clone_into(&mut self.watch.link_reason);
         }
     }
 
@@ -191,7 +221,7 @@ impl Log {
     pub(super) fn hang_up(&mut self, why: &str, cx: &mut Context) {
         if let Some(connection) = self.destination().connection {
             self.close(connection, cx);
-            self.inbound_lost(connection, why, cx);
+            self.inbound_lost(connection, why);
         }
     }
 
@@ -212,6 +242,7 @@ impl Log {
                 self.ack_baseline(cx);
             }
             Message::Baseline(message) => self.on_giver_message(message, cx),
+            Message::Mending(message) if destination.hello.is_some() => self.on_mending(connection, message, cx),
             Message::Adopt { after } if destination.is_open() && after < trimmed => {
                 let reason = format!("records after {after} are wanted, and those up to {trimmed} are trimmed here");
                 self.refuse_hello(&format!("{reason}: promote this end and let it give a baseline"), cx);
@@ -234,6 +265,7 @@ impl Log {
             }
             Message::SetInSync(mark) if destination.is_open() => self.set_in_sync(connection, mark, cx),
             Message::HandOver { last } if destination.is_open() => self.take_offer(last, cx),
+            Message::Clock(clock) if destination.is_open() => self.answer_clock(connection, clock, cx),
             _ => self.hang_up("a message that a source does not send now", cx),
         }
     }
@@ -256,16 +288,26 @@ impl Log {
             let way_out = format!("'lockstep rebuild {} --from' the address of its source fills it", self.origin);
             return self.refuse_hello(&format!("{lost}; {way_out}"), cx);
         }
-        let entry = cx.store.entry(&self.origin);
-        if entry.rebuild {
-            return self.take_baseline(&hello, Seq::ZERO, cx);
+        if self.full {
+            let reason = self.no_room(cx);
+            return self.refuse_hello(&reason, cx);
         }
+        let entry = cx.store.entry(&self.origin);
         let theirs = History { epochs: &hello.epochs, last: hello.last };
         let ours = History { epochs: &entry.epochs, last: self.last };
         let found = relation(theirs, hello.node.node_id(), ours);
-        let started_empty = ![0, hello.incarnation].contains(&entry.peer_incarnation)
-            && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch());
-        if started_empty {
+        if entry.rebuild {
+            let common = match found {
+                Relation::Diverged(common) => common,
+                Relation::Same | Relation::Behind(_) | Relation::Ahead => hello.last.seq.min(self.last.seq),
+                Relation::Deposed(_) | Relation::Unrelated => Seq::ZERO,
+            };
+            return self.take_baseline(&hello, Kept { common, through: Seq::ZERO }, cx);
+        }
+        if let Some(damaged) = self.destination().damaged.clone() {
+            return self.fill_anew(&hello, &damaged, cx);
+        }
+        if started_empty(&hello, entry) {
             let reason = format!("{} has an NVRAM that is new: it is not the one whose records are here", hello.node);
             return self.refuse_hello(&reason, cx);
         }
@@ -281,13 +323,18 @@ impl Log {
             Relation::Diverged(common) if self.applied.seq.max(self.apply_asked) <= common => {
                 self.cut(&hello, common, cx);
             }
-            Relation::Diverged(common) => self.take_baseline(&hello, common, cx),
+            Relation::Diverged(common) => self.take_baseline(&hello, Kept { common, through: common }, cx),
             Relation::Deposed(epoch) => self.refuse_hello(&format!("{} is under epoch {epoch}", self.origin), cx),
             Relation::Unrelated => {
                 let (node, source) = (cx.node.clone(), hello.node.clone());
                 self.refuse_hello(&format!("{source} and {node} hold unrelated histories of {}", self.origin), cx);
             }
         }
+    }
+
+    /// Why no records are taken now. What is here already keeps its place on the disk (F22).
+    pub(super) fn no_room(&self, cx: &Context) -> String {
+        format!("the disk of {} has no room for more of {}; it is taken again when there is", cx.node, self.origin)
     }
 
     /// Why a Hello is not for this node.
@@ -355,15 +402,6 @@ impl Log {
         destination.cutting = true;
         let epoch = before.map(|e| e.epoch).unwrap_or_default();
         let last = Position { epoch, seq: common, checksum: after.parent };
-        cx.note(
-            &self.origin,
-            format!(
-                "setting records {} to {} aside: {} never committed them",
-                common.next(),
-                self.last.seq,
-                hello.node
-            ),
-        );
         let generation = self.partition.generation();
         cx.emit(Effect::Cut { origin: self.origin.clone(), last, epoch, generation });
     }
@@ -371,6 +409,9 @@ impl Log {
     /// The container ends at the common point, durably: the partition begins anew, and its old records are never read.
     pub(super) fn on_cut(&mut self, at: Position, cx: &mut Context) {
         let Side::Destination(_) = &self.side else { return };
+        let text = "the source never committed them: they are in a tail, see 'lockstep tail list'";
+        let (first, last) = (at.seq.next(), self.last.seq);
+        self.note(Note::new(Noted::TailSetAside).reason(text).records(first, last), cx);
         let extent = self.partition.extent();
         let generation = self.partition.generation();
         self.partition = Partition::new(self.origin.node_id(), extent, generation);
@@ -381,6 +422,7 @@ impl Log {
         self.apply_asked = self.applied.seq;
         cx.store.change(&self.origin, |entry| entry.generation_floor = generation);
         self.recovered = self.recovered.min(at.seq);
+        self.stuck = None;
         let destination = self.destination();
         destination.gate = Gate::Shut;
         destination.cutting = false;
@@ -409,7 +451,6 @@ impl Log {
         destination.reason = "linked".into();
         let was_fenced = std::mem::take(&mut destination.fenced);
         self.send(connection, Message::Welcome(welcome), cx);
-        cx.note(&self.origin, format!("linked to the source; records up to {} are here", self.last.seq));
         if was_fenced {
             self.publish(cx);
         }
@@ -417,8 +458,15 @@ impl Log {
 
     fn set_in_sync(&mut self, connection: Connection, mark: bool, cx: &mut Context) {
         let version = cx.store.change(&self.origin, |entry| entry.in_sync = mark);
-        cx.note(&self.origin, if mark { "in sync" } else { "out of sync, as the source says" });
         self.when_stored(version, After::MarkStored(connection, mark));
+    }
+
+    /// What a source wants back cannot be read here either.
+    pub(super) fn cannot_lend(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
+        let destination = self.destination();
+        if destination.connection == Some(connection) && std::mem::take(&mut destination.lending) {
+            self.refuse_hello(&format!("the records that are wanted are damaged here too: {reason}"), cx);
+        }
     }
 
     /// Records were read back for a source that lost them.
@@ -439,4 +487,10 @@ impl Log {
     pub(super) fn shut(&mut self, cx: &mut Context) {
         self.hang_up("the origin is being promoted here", cx);
     }
+}
+
+/// Has the source a new NVRAM under the epoch of the one whose records are here?
+pub(super) fn started_empty(hello: &Hello, entry: &OriginEntry) -> bool {
+    ![0, hello.incarnation].contains(&entry.peer_incarnation)
+        && hello.epochs.last().map(|e| e.epoch) == Some(entry.epoch())
 }

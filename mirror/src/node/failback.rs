@@ -15,9 +15,13 @@ use super::promote::{MAY_LACK_WRITES, PROVED, next_epoch};
 use super::source::push_epoch;
 use crate::event::{Report, Ticket};
 use crate::message::Message;
+use crate::note::{Note, Noted};
 use crate::plan::Policy;
 use crate::status::StreamState;
 
+/// How long writes are refused for what the destination must do before the offer, in milliseconds: one whose image cannot go on
+/// never has done it.
+const DRAIN_MS: u64 = 120_000;
 /// How long an operator waits to hear that the origin was taken, in milliseconds.
 const OFFER_REPLY_MS: u64 = 10_000;
 
@@ -83,10 +87,8 @@ impl Log {
         }
         source.offer = Some(Offer { ticket: Some(ticket), stage: Stage::Draining, since_ms: now.mono_ms });
         source.points.due(now);
-        cx.note(
-            &origin,
-            format!("failback to {to}: no more writes are taken, {unapplied} records to be applied there"),
-        );
+        let text = format!("to {to}: no more writes are taken, {unapplied} records to be applied there");
+        self.note(Note::new(Noted::HandoverBegun).reason(text).at(last), cx);
         self.failback_progress(cx);
     }
 
@@ -99,10 +101,16 @@ impl Log {
             return self.still_offered(cx);
         }
         let Some(stream) = &source.stream else { return };
-        if stream.state != StreamState::InSync || !stream.is_linked() {
-            let reason = format!("{} went {} on the way: {}", self.origin, stream.state, stream.reason);
+        let out_of_sync = stream.state != StreamState::InSync || !stream.is_linked();
+        let late = cx.now.mono_ms.saturating_sub(offer.since_ms) >= DRAIN_MS;
+        if out_of_sync || late {
+            let reason = if out_of_sync {
+                format!("{} went {} on the way: {}", self.origin, stream.state, stream.reason)
+            } else {
+                format!("{} did not come to a consistency point in {} s", self.origin, DRAIN_MS / 1000)
+            };
             source.offer = None;
-            cx.note(&self.origin, format!("failback given up: {reason}"));
+            self.note(Note::new(Noted::HandoverEnded).reason(reason.clone()), cx);
             if let Some(ticket) = offer.ticket {
                 cx.reply_error(ticket, reason);
             }
@@ -173,7 +181,6 @@ impl Log {
             return;
         }
         let text = format!("handed over by its source, nothing is lost; last record {last}");
-        cx.note(&self.origin, format!("taking the origin: {text}"));
         self.shut(cx);
         self.destination().promotion =
             Some(Promotion { ticket: None, verdict: PROVED, text, storing: false, fenced: false });
@@ -222,7 +229,7 @@ impl Log {
             entry.in_sync = false;
             entry.promoted = alone;
         });
-        cx.note(&origin, format!("taken back by the operator: {text}"));
+        self.note(Note::new(Noted::HandoverReclaimed).reason(text).at(last), cx);
         self.when_stored(version, After::Reclaimed);
     }
 

@@ -45,14 +45,13 @@ impl Log {
             stream.set(StreamState::Fenced, reason.to_owned());
         }
         self.drop_connection(reason, cx);
-        cx.note(&self.origin, reason);
+        self.watch.role_reason = Some(reason.to_owned());
         self.publish(cx);
         self.when_stored(version, After::Fenced);
     }
 
     /// The fence stands: this node is its peer's destination from here on.
     pub(super) fn fenced(&mut self, cx: &mut Context) {
-        cx.note(&self.origin, "fenced: this node takes no writes of the origin any more");
         self.incoming.clear();
         self.end_visit(cx);
         self.thaw(cx);

@@ -18,10 +18,14 @@ pub(super) use self::queues::{Ages, Incoming};
 use super::Context;
 use super::baseline::take::Taking;
 use super::destination::Destination;
+use super::repair::Repairs;
+use super::skew::Skew;
 use super::source::Source;
+use super::watch::Watch;
 use crate::client::{OriginState, Role};
 use crate::event::{BaselineStep, Connection, Effect};
 use crate::message::Message;
+use crate::note::{Note, Noted};
 use crate::plan::{Limits, OriginPlan, StreamPlan};
 
 /// What waits for a version of the superblock.
@@ -91,6 +95,8 @@ pub(super) struct Log {
     /// Received from the peer and not yet placed.
     pub(super) incoming: Incoming,
     pub(super) full: bool,
+    /// The record that cannot be applied, and why: the image stays before it.
+    pub(super) stuck: Option<(Seq, String)>,
     waiting_for_segment: bool,
     pub(super) segment_waits: u64,
     pub(super) limits: Limits,
@@ -105,6 +111,12 @@ pub(super) struct Log {
     pub(super) rival: bool,
     /// A connection that the peer opened to this node as its destination, while this node is a source.
     pub(super) visitor: Option<Connection>,
+    /// What is told of it.
+    pub(super) watch: Watch,
+    /// How the peer's clock stands to this node's.
+    pub(super) skew: Skew,
+    /// Damaged chunks.
+    pub(super) repairs: Repairs,
     pub(super) side: Side,
 }
 
@@ -141,6 +153,7 @@ impl Log {
             pending: VecDeque::new(),
             incoming: Incoming::default(),
             full: false,
+            stuck: None,
             waiting_for_segment: false,
             segment_waits: 0,
             limits,
@@ -150,6 +163,9 @@ impl Log {
             opened: 0,
             rival: false,
             visitor: None,
+            watch: Watch::default(),
+            skew: Skew::default(),
+            repairs: Repairs::default(),
             side,
         }
     }
@@ -306,10 +322,19 @@ impl Log {
         }
     }
 
+    /// What needs space is refused while there is none: a client's writes here, a source's records at a destination (F22,
+    /// F23).
     pub(super) fn on_full(&mut self, full: bool, cx: &mut Context) {
-        if self.full != full {
-            self.full = full;
-            cx.note(&self.origin, if full { "the device is full: writes are refused" } else { "there is space again" });
+        if std::mem::replace(&mut self.full, full) == full {
+            return;
+        }
+        self.note(Note::new(if full { Noted::DiskFull } else { Noted::DiskSpace }), cx);
+        if full
+            && let Side::Destination(destination) = &self.side
+            && destination.has_hello()
+        {
+            let reason = self.no_room(cx);
+            self.refuse_hello(&reason, cx);
         }
     }
 
@@ -377,7 +402,7 @@ impl Log {
         match &self.side {
             Side::Source(_) if is_incoming(connection) => self.visit_over(connection),
             Side::Source(_) => self.stream_lost(connection, reason, cx),
-            Side::Destination(_) => self.inbound_lost(connection, reason, cx),
+            Side::Destination(_) => self.inbound_lost(connection, reason),
         }
     }
 
@@ -397,8 +422,17 @@ impl Log {
         }
     }
 
+    /// Records that were wanted cannot be read back.
+    pub(super) fn on_fetch_failed(&mut self, connection: Connection, seq: Seq, reason: &str, cx: &mut Context) {
+        match &self.side {
+            Side::Source(_) => self.stream_unreadable(connection, seq, reason, cx),
+            Side::Destination(_) => self.cannot_lend(connection, reason, cx),
+        }
+    }
+
     /// Judges time.
     pub(super) fn tick(&mut self, cx: &mut Context) {
+        self.repair_progress(cx);
         match &self.side {
             Side::Source(_) => self.source_tick(cx),
             Side::Destination(_) => self.destination_tick(cx),
@@ -432,7 +466,7 @@ impl Log {
         match &self.side {
             Side::Source(source) if !source.is_fenced() => !source.is_unmet() && self.applied.seq >= self.recovered,
             Side::Source(_) => true,
-            Side::Destination(destination) => destination.lost.is_none(),
+            Side::Destination(destination) => destination.lost.is_none() && destination.damaged.is_none(),
         }
     }
 }

@@ -63,9 +63,13 @@ impl Log {
     /// An operator wants one now.
     pub(super) fn sync(&mut self, ticket: Ticket, cx: &mut Context) {
         let (now, origin, committed) = (cx.now, self.origin.clone(), self.committed);
+        let stuck = self.why_stuck();
         let Side::Source(source) = &mut self.side else {
             return cx.reply_error(ticket, format!("this node is not the source of {origin}"));
         };
+        if let Some(reason) = stuck {
+            return cx.reply_error(ticket, reason);
+        }
         if let Some(stream) = &source.stream
             && !stream.is_linked()
         {

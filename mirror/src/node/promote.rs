@@ -12,6 +12,7 @@ use super::log::{After, Log, Side};
 use super::source::{Source, push_epoch};
 use super::stream::Stream;
 use crate::event::{BaselineTask, Effect, Report, Ticket};
+use crate::note::{Note, Noted};
 
 /// Nothing can be missing: the source never answers alone, and it was in sync.
 pub const PROVED: &str = "proved";
@@ -44,8 +45,11 @@ impl Log {
         if destination.taking.as_ref().is_some_and(Taking::is_settled) {
             return cx.reply_error(ticket, format!("a baseline of {origin} is being put in place: try again"));
         }
-        if let Some(lost) = &destination.lost {
+        if let Some(lost) = destination.lost.as_ref().or(destination.damaged.as_ref()) {
             return cx.reply_error(ticket, format!("{origin} cannot be served here: {lost}"));
+        }
+        if let Some(reason) = self.why_stuck() {
+            return cx.reply_error(ticket, format!("{origin} cannot be served here: {reason}"));
         }
         let entry = cx.store.entry(&origin);
         // One that began anew has what its first start wrote, and waits for a baseline.
@@ -61,7 +65,7 @@ impl Log {
         if verdict == MAY_LACK_WRITES && !accept_loss {
             return cx.reply_error(ticket, format!("{text}; --accept-loss promotes all the same"));
         }
-        cx.note(&origin, format!("promote: {text}"));
+        self.note(Note::new(Noted::PromoteBegun).reason(text.clone()).at(self.last), cx);
         self.shut(cx);
         self.destination().promotion =
             Some(Promotion { ticket: Some(ticket), verdict, text, storing: false, fenced: false });
@@ -162,7 +166,7 @@ impl Log {
         self.connect(cx);
         let epoch = self.epoch(cx);
         let text = format!("{} is promoted under epoch {epoch}: {}", self.origin, promotion.text);
-        cx.note(&self.origin, text.clone());
+        self.watch.role_reason = Some(text.clone());
         if let Some(ticket) = promotion.ticket {
             cx.reply(ticket, Report { text, at: Some(self.last), verdict: Some(promotion.verdict) });
         }

@@ -9,6 +9,7 @@ use lockstep_storage::superblock::StoredRole;
 use super::Context;
 use super::log::{After, Log, Side};
 use crate::event::Ticket;
+use crate::note::{Note, Noted};
 
 impl Log {
     /// Gives up what is here, for a baseline from the source.
@@ -21,7 +22,7 @@ impl Log {
             Side::Destination(destination) if destination.is_busy() => {
                 return cx.reply_error(ticket, format!("{origin} is being promoted or replaced: try again"));
             }
-            Side::Destination(destination) => destination.lost.is_some(),
+            Side::Destination(destination) => destination.lost.is_some() || destination.damaged.is_some(),
             Side::Source(_) if self.rival => false,
             Side::Source(_) => {
                 let text = format!(
@@ -34,6 +35,18 @@ impl Log {
         if !lost && held > Seq::ZERO && !accept_loss {
             let text =
                 format!("{origin} has {held} records here; --accept-loss sets them aside for a baseline from {peer}");
+            return cx.reply_error(ticket, text);
+        }
+        let entry = cx.store.entry(&origin);
+        let was_alone = match entry.role {
+            StoredRole::Destination => false,
+            StoredRole::Source | StoredRole::HandingOver => !entry.in_sync,
+            StoredRole::Fenced => true,
+        };
+        if lost && was_alone && !accept_loss {
+            let text = format!(
+                "{origin} was written here, and {peer} may lack some of it; --accept-loss gives up what the disks still have"
+            );
             return cx.reply_error(ticket, text);
         }
         let floor = self.partition.generation();
@@ -53,11 +66,11 @@ impl Log {
             }
         });
         let text = format!("{origin} is filled by a baseline as soon as {peer}, as its source, connects");
-        cx.note(&origin, format!("rebuild ordered by the operator: {text}"));
+        self.note(Note::new(Noted::RebuildOrdered).reason(text.clone()), cx);
         match &mut self.side {
             Side::Source(_) => self.fence_for("what is here is given up for a baseline", version, cx),
             Side::Destination(destination) => {
-                destination.lost = None;
+                destination.damaged = destination.lost.take().or(destination.damaged.take());
                 destination.reason = format!("waits for {peer} to connect as the source");
                 self.hang_up("a rebuild was ordered", cx);
                 self.when_stored(version, After::Rebuilding);

@@ -22,6 +22,7 @@ impl Node {
             batch_records: 0,
             batch_bytes: 0,
             persist_us: 0,
+            device: self.device.show(self.persists.oldest_ms(), now.mono_ms, self.slow_persist_ms),
         }
     }
 
@@ -42,7 +43,7 @@ impl Log {
             origin: self.origin.clone(),
             role: self.role(),
             epoch: entry.epoch(),
-            state: StreamState::Alone,
+            state: self.state(entry.in_sync),
             reason: "no mirror".into(),
             alone: false,
             peer: None,
@@ -63,18 +64,26 @@ impl Log {
             degraded_acks: 0,
             mirrored_acks: 0,
             connects: 0,
+            linked: false,
+            link_losses: self.watch.flaps.total,
+            flapping: self.watch.flaps.is_flapping(),
+            state_changes: self.watch.changes,
+            skew_ms: self.skew.ms(),
             segments: self.partition.counts(),
             segment_len: self.partition.extent().segment_len,
             segment_waits: self.segment_waits,
             full: self.full,
+            stuck: self.stuck.clone(),
             trimmed: self.trimmed,
             baseline: None,
             rebuilding: entry.rebuild,
+            repaired: self.repairs.done,
+            unrepaired: self.repairs.failed,
         };
         match &self.side {
             Side::Source(source) => source.show(&mut status, now),
             Side::Destination(destination) => {
-                destination.show(&mut status, entry.in_sync, now);
+                destination.show(&mut status, now);
                 status.peer.clone_from(&self.peer);
             }
         }
@@ -88,7 +97,7 @@ impl Source {
         status.degraded_acks = self.degraded_acks;
         status.mirrored_acks = self.mirrored_acks;
         let Some(stream) = &self.stream else { return };
-        status.state = stream.state;
+        status.linked = stream.stands();
         status.reason.clone_from(&stream.reason);
         status.alone = stream.alone;
         status.peer = Some(stream.plan.destination.clone());
@@ -104,16 +113,22 @@ impl Source {
 }
 
 impl Destination {
-    fn show(&self, status: &mut OriginStatus, in_sync: bool, now: Now) {
-        status.state = match (self.is_open(), in_sync) {
+    /// The stream's state here, where the in-sync mark stands or does not.
+    pub(super) fn state(&self, in_sync: bool) -> StreamState {
+        match (self.is_open(), in_sync) {
             _ if self.lost.is_some() => StreamState::Lost,
             _ if self.taking.is_some() => StreamState::Baseline,
+            _ if self.damaged.is_some() => StreamState::Lost,
             _ if self.fenced => StreamState::Fenced,
             (true, true) => StreamState::InSync,
             (true, false) => StreamState::CatchingUp,
             (false, true) => StreamState::Unsettled,
             (false, false) => StreamState::OutOfSync,
-        };
+        }
+    }
+
+    fn show(&self, status: &mut OriginStatus, now: Now) {
+        status.linked = self.stands();
         status.reason.clone_from(&self.reason);
         status.peer_persisted = self.source_committed();
         status.unapplied_ms = self.unapplied.oldest_ms(now.mono_ms);

@@ -4,6 +4,8 @@
 //! persisted here is enough only where there is no mirror, under `async`, under `sync` after the out-of-sync mark is
 //! durable, or at a promoted node that has not been in sync since. Nothing else moves `committed`.
 
+mod late;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use super::point::Points;
 use super::stream::Stream;
 use crate::client::{Answered, Receipt, Refusal};
 use crate::event::{Effect, Now, Ticket};
+use crate::note::{Note, Noted};
 use crate::plan::{AckLevel, Limits, OriginPlan, Policy};
 use crate::status::StreamState;
 
@@ -30,6 +33,7 @@ struct Submission {
     ticket: Option<Ticket>,
     draft: Draft,
     require: Option<AckLevel>,
+    since_ms: u64,
 }
 
 /// A write that has its place and waits to be done.
@@ -161,7 +165,8 @@ impl Log {
             self.apply(self.committed, cx);
         }
         if cx.store.entry(&self.origin).epochs.is_empty() && self.origin == *cx.node {
-            let own = |draft: &Draft| Submission { ticket: None, draft: draft.clone(), require: None };
+            let since_ms = cx.now.mono_ms;
+            let own = |draft: &Draft| Submission { ticket: None, draft: draft.clone(), require: None, since_ms };
             let drafts: VecDeque<_> = bootstrap.iter().map(own).collect();
             let through = Seq(drafts.len() as u64 + 1);
             let source = self.source();
@@ -179,13 +184,16 @@ impl Log {
         }
         // What was to be adopted and did not come is no part of this history.
         self.recovered = self.recovered.min(self.last.seq);
-        let epoch = self.epoch(cx).next(cx.node.node_id());
+        // Also above one that this node has used and does not know of any more.
+        let known = self.epoch(cx).max(cx.store.entry(&self.origin).fenced_by);
+        let epoch = known.next(cx.node.node_id());
         let entry = EpochEntry::after(self.last, epoch);
         let waits = |stream: &Stream| stream.plan.policy != Policy::Async;
-        let waits = self.source().stream.as_ref().is_none_or(waits);
+        let waits = self.source().stream.as_ref().is_some_and(waits);
         let version = cx.store.change(&self.origin, |stored| {
             push_epoch(&mut stored.epochs, entry);
-            // A mark of an earlier policy: under `async` it stops being true with the epoch's first answer.
+            // A mark of an earlier policy, or of a mirror that was taken out of the configuration: under `async`, and alone, it
+            // stops being true with the epoch's first answer.
             stored.in_sync &= waits;
         });
         self.drop_connection("a new epoch begins", cx);
@@ -199,12 +207,14 @@ impl Log {
         let begin = Mutation::BeginEpoch(BeginEpoch { node: cx.node.as_str().into() });
         let epoch = self.epoch(cx);
         if let Ok(draft) = Draft::new(begin, Bytes::new()) {
-            self.source().submissions.push_front(Submission { ticket: None, draft, require: None });
+            let since_ms = cx.now.mono_ms;
+            self.source().submissions.push_front(Submission { ticket: None, draft, require: None, since_ms });
         }
         let source = self.source();
         source.raising = false;
         source.fresh = true;
-        cx.note(&self.origin, format!("epoch {epoch} begins"));
+        let after = self.last.seq;
+        self.note(Note::new(Noted::EpochBegun).epoch(epoch).seq(after), cx);
     }
 
     /// Admits a client's write, or refuses it without effect.
@@ -225,7 +235,8 @@ impl Log {
         }
         let source = self.source();
         let (fresh, alone) = (source.fresh, source.is_alone());
-        source.submissions.push_back(Submission { ticket: Some(ticket), draft, require });
+        let since_ms = cx.now.mono_ms;
+        source.submissions.push_back(Submission { ticket: Some(ticket), draft, require, since_ms });
         if !fresh && alone {
             self.raise(cx);
         }
@@ -249,6 +260,9 @@ impl Log {
         }
         if source.stopping {
             return unavailable("the node is stopping".into());
+        }
+        if let Some(reason) = self.why_stuck() {
+            return unavailable(reason);
         }
         if source.offer.is_some() {
             return unavailable(format!("{origin} is being handed over to its peer"));
@@ -398,47 +412,6 @@ impl Log {
         self.settle_doubtful(applied, cx);
     }
 
-    /// What was given up through here is in the image, or will never be here.
-    pub(super) fn settle_doubtful(&mut self, through: Seq, cx: &mut Context) {
-        let Side::Source(source) = &mut self.side else { return };
-        while let Some((_, ticket)) = source.doubtful.front().copied().filter(|(seq, _)| *seq <= through) {
-            source.doubtful.pop_front();
-            cx.emit(Effect::Settled { ticket });
-        }
-    }
-
-    /// Answers "outcome unknown" to the writes that `which` picks: they may yet become visible.
-    pub(super) fn give_up(&mut self, reason: &str, oldest_ms: u64, required_only: bool, cx: &mut Context) {
-        let now_ms = cx.now.mono_ms;
-        let Side::Source(source) = &mut self.side else { return };
-        let mut kept = VecDeque::with_capacity(source.waiting.len());
-        for waiting in source.waiting.drain(..) {
-            let picked = !required_only || waiting.require.is_some();
-            if picked && now_ms.saturating_sub(waiting.since_ms) >= oldest_ms {
-                let Waiting { ticket, epoch, seq, .. } = waiting;
-                cx.refuse(ticket, Refusal::Unknown { epoch, seq, reason: reason.into() });
-                source.doubtful.push_back((seq, ticket));
-            } else {
-                kept.push_back(waiting);
-            }
-        }
-        source.waiting = kept;
-        source.doubtful.make_contiguous().sort_unstable_by_key(|(seq, _)| *seq);
-        self.settle_doubtful(self.applied.seq, cx);
-    }
-
-    /// Refuses what was admitted and has no place yet: no effect.
-    pub(super) fn refuse_submissions(&mut self, reason: &str, cx: &mut Context) {
-        let Side::Source(source) = &mut self.side else { return };
-        // The core's own begin an epoch: they wait for their turn.
-        source.submissions.retain(|submission| {
-            if let Some(ticket) = submission.ticket {
-                cx.refuse(ticket, Refusal::Unavailable { reason: reason.into(), retry_after_s: 1 });
-            }
-            submission.ticket.is_none()
-        });
-    }
-
     pub(super) fn source_tick(&mut self, cx: &mut Context) {
         self.stream_tick(cx);
         if let Side::Source(source) = &self.side
@@ -447,6 +420,7 @@ impl Log {
             let timeout_ms = stream.plan.link_timeout.as_millis() as u64;
             self.give_up("the mirror did not come to the ack level asked for in time", timeout_ms, true, cx);
         }
+        self.own_end_is_late(cx);
         self.point_tick(cx);
         self.failback_progress(cx);
     }

@@ -5,7 +5,7 @@ use lockstep_storage::id::{Origin, Seq};
 use lockstep_storage::superblock::{OriginEntry, Superblock};
 
 use super::Persists;
-use crate::event::Effect;
+use crate::event::{Effect, Now};
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -56,6 +56,7 @@ impl Store {
         &mut self,
         persisted: impl Iterator<Item = (&'a Origin, Seq)>,
         persists: &mut Persists,
+        now: Now,
         effects: &mut Vec<Effect>,
     ) {
         if self.writing.is_some() || self.version == self.durable {
@@ -70,7 +71,7 @@ impl Store {
         match self.superblock.encode(self.counter) {
             Ok((offset, bytes)) => {
                 effects.push(Effect::Write { offset, pieces: vec![bytes] });
-                persists.ask(Vec::new(), Some(self.version), effects);
+                persists.ask(Vec::new(), Some(self.version), now, effects);
                 self.writing = Some(self.version);
             }
             Err(error) => effects.push(Effect::Stop { reason: error.to_string() }),

@@ -5,6 +5,7 @@
 //! promoted is alone under every policy until it has been in sync: its durable `promoted` mark says so.
 //!
 //! # Layout
+//! - `connect`: attempts to connect, and connections that end.
 //! - `settle`: from Hello to one history at both ends, or why not.
 //! - `flow`: sending within the credit, acks, catching up, closing, in sync.
 //! - `backlog`: how much waits for the destination.
@@ -12,6 +13,7 @@
 
 mod alone;
 mod backlog;
+mod connect;
 mod flow;
 mod settle;
 
@@ -24,17 +26,14 @@ use lockstep_storage::superblock::{OriginEntry, StoredRole};
 use self::backlog::Backlog;
 use super::Context;
 use super::baseline::give::Giving;
-use super::log::{After, Ages, Log, Side};
-use crate::event::{Connection, Effect, Now};
+use super::log::{Ages, Log, Side};
+use crate::event::{Connection, Now};
 use crate::message::{Append, Hello, Message, PROTOCOL_VERSION};
 use crate::plan::{AckLevel, Limits, Policy, StreamPlan};
 use crate::status::StreamState;
 
 /// Time between heartbeats on a quiet link, in milliseconds: lag is a measurement also when nobody writes.
 const HEARTBEAT_MS: u64 = 500;
-/// First and longest pause before a new connection, in milliseconds.
-const RETRY_MS: (u64, u64) = (100, 5_000);
-
 /// What the destination has, as far as it said.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PeerMarks {
@@ -70,6 +69,8 @@ pub(super) struct Stream {
     /// Last record sent on this connection, the bytes of records sent on it, and how many may be.
     sent: Seq,
     sent_bytes: u64,
+    /// What the destination had last when it was linked: the first record that is sent must follow it.
+    follows: Position,
     credit: u64,
     fetching: bool,
     /// Somebody waits until the destination has applied through the first; it was asked to through the second.
@@ -92,12 +93,18 @@ pub(super) struct Stream {
     pub(super) backlog: Backlog,
     /// The backlog passed its limit at this record: up to it records are trimmed whether the destination has them or not.
     pub(super) given_up: Seq,
+    /// The first record that cannot be read back: who lacks it gets a baseline.
+    pub(super) unreadable: Option<Seq>,
     /// The baseline that the destination gets.
     pub(super) giving: Option<Giving>,
     /// Where the destination is ahead: its last record, which this node takes over before anything else.
     pub(super) adopting: Option<Position>,
     pub(super) last_sent_ms: u64,
     last_heard_ms: u64,
+    /// Since when the link stands or stood last.
+    linked_ms: u64,
+    /// The pause before the last attempt to connect, in milliseconds.
+    delay_ms: u64,
     pub(super) last_contact_wall_ms: u64,
 }
 
@@ -155,6 +162,7 @@ impl Stream {
             peer: PeerMarks::default(),
             sent: Seq::ZERO,
             sent_bytes: 0,
+            follows: Position::default(),
             credit: 0,
             fetching: false,
             apply_wanted: Seq::ZERO,
@@ -168,10 +176,13 @@ impl Stream {
             degrading: false,
             backlog: Backlog::default(),
             given_up: Seq::ZERO,
+            unreadable: None,
             giving: None,
             adopting: None,
             last_sent_ms: now.mono_ms,
             last_heard_ms: now.mono_ms,
+            linked_ms: 0,
+            delay_ms: 0,
             last_contact_wall_ms: 0,
         }
     }
@@ -203,6 +214,16 @@ impl Stream {
 
     pub(super) fn is_linked(&self) -> bool {
         matches!(self.link, Link::Up(_))
+    }
+
+    /// The link stands: both ends hold one history, or the destination gets a baseline.
+    pub(super) fn stands(&self) -> bool {
+        self.is_linked() || self.giving.is_some()
+    }
+
+    /// The pause before the attempt to connect that is under way, in milliseconds.
+    pub(super) fn retry_ms(&self) -> Option<u64> {
+        matches!(self.link, Link::Connecting(_)).then_some(self.delay_ms)
     }
 
     /// The connection that stands, greeted or not.
@@ -256,24 +277,6 @@ impl Stream {
         self.window_bytes = 0;
     }
 
-    /// The connection is gone: what was not sent on it is read back for the next one.
-    fn hang_up(&mut self) {
-        self.link = Link::Down;
-        self.fetching = false;
-        self.adopting = None;
-        self.giving = None;
-        self.near = None;
-        self.forget_window();
-    }
-
-    fn retry_delay_ms(&mut self) -> u64 {
-        self.attempts += 1;
-        if self.attempts == 1 {
-            return 0;
-        }
-        (RETRY_MS.0 << (self.attempts - 2).min(10)).min(RETRY_MS.1)
-    }
-
     /// The next records to send within the credit, from memory; none where they must be read back or nothing is left.
     fn next_message(&mut self) -> Vec<Record> {
         while self.window.front().is_some_and(|r| r.header.seq <= self.sent) {
@@ -297,6 +300,12 @@ impl Stream {
         records
     }
 
+    /// The first record to be sent on this connection is not the child of the destination's last one.
+    fn has_parted(&self) -> bool {
+        let is_first = |record: &&Record| self.sent == self.follows.seq && record.header.seq == self.sent.next();
+        self.window.front().filter(is_first).is_some_and(|record| record.header.parent != self.follows.checksum)
+    }
+
     fn drop_front(&mut self) -> Option<Record> {
         let front = self.window.pop_front()?;
         self.window_bytes -= front.len();
@@ -309,45 +318,6 @@ impl Log {
         match &mut self.side {
             Side::Source(source) => source.stream.as_mut(),
             Side::Destination(_) => None,
-        }
-    }
-
-    /// Asks for a connection, where there should be one and none is there or coming.
-    pub(super) fn connect(&mut self, cx: &mut Context) {
-        let raising = self.after.iter().any(|(_, what)| *what == After::Raised);
-        // The numbers rise over all streams that this node ever has for the origin.
-        let (origin, opened) = (self.origin.clone(), self.opened + 2);
-        let Some(stream) = self.stream() else { return };
-        let stopped = matches!(stream.state, StreamState::Fenced | StreamState::Paused);
-        if stopped || raising || stream.link != Link::Down {
-            return;
-        }
-        let delay_ms = stream.retry_delay_ms();
-        let connection = Connection(opened);
-        stream.link = Link::Connecting(connection);
-        self.opened = opened;
-        cx.emit(Effect::Connect { origin, connection, delay_ms });
-    }
-
-    /// The peer is there: an attempt that waits for its time begins anew at once.
-    pub(super) fn connect_now(&mut self, cx: &mut Context) {
-        let Some(stream) = self.stream() else { return };
-        if matches!(stream.link, Link::Connecting(_)) {
-            stream.attempts = 0;
-            self.drop_connection("the peer is back", cx);
-            self.connect(cx);
-        }
-    }
-
-    /// Ends the connection from this side.
-    pub(super) fn drop_connection(&mut self, reason: &str, cx: &mut Context) {
-        let Some(stream) = self.stream() else { return };
-        if let Some(connection) = stream.connection() {
-            stream.hang_up();
-            // What was to be adopted and has no place yet comes again.
-            self.incoming.clear();
-            self.close(connection, cx);
-            self.link_gone(reason, cx);
         }
     }
 
@@ -394,52 +364,6 @@ impl Log {
         }
     }
 
-    pub(super) fn stream_lost(&mut self, connection: Connection, reason: &str, cx: &mut Context) {
-        let Some(stream) = self.stream() else { return };
-        if stream.connection() != Some(connection) {
-            return;
-        }
-        stream.hang_up();
-        self.incoming.clear();
-        self.link_gone(reason, cx);
-        self.connect(cx);
-    }
-
-    /// What a stream's state becomes when its connection is gone.
-    fn link_gone(&mut self, reason: &str, cx: &mut Context) {
-        let origin = self.origin.clone();
-        let promoted = cx.store.entry(&origin).promoted;
-        let Some(stream) = self.stream() else { return };
-        let before = stream.state;
-        let alone_again = promoted && !stream.alone;
-        let next = match (before, stream.plan.policy) {
-            (StreamState::Closing, _) if alone_again => StreamState::OutOfSync,
-            (StreamState::InSync | StreamState::Closing, Policy::Sync) if !stream.alone => before,
-            (StreamState::InSync | StreamState::Closing | StreamState::CatchingUp, _) => StreamState::OutOfSync,
-            _ => before,
-        };
-        let first = stream.attempts <= 1;
-        if next == StreamState::Unsettled {
-            stream.reason = stream.why_unsettled(&origin, reason);
-        } else if stream.state != StreamState::Fenced && stream.state != StreamState::Paused {
-            stream.set(next, format!("no link: {reason}"));
-        }
-        if next != before || first {
-            cx.note(&origin, format!("link lost ({reason}); state {next}"));
-        }
-        if alone_again {
-            // Nothing was ever answered with its mirror under this epoch, and no mark says otherwise.
-            if let Some(stream) = self.stream() {
-                stream.alone = true;
-            }
-        }
-        if self.stream().is_some_and(|stream| stream.alone) {
-            // Also what was adopted so far: nobody waits for the rest.
-            self.commit(cx);
-        }
-        self.abandon_point(cx);
-    }
-
     pub(super) fn on_stream_message(&mut self, connection: Connection, message: Message, cx: &mut Context) {
         let now = cx.now;
         let Some(stream) = self.stream() else { return };
@@ -456,22 +380,17 @@ impl Log {
             Message::Refused { reason, epochs } => self.refused(&reason, &epochs, cx),
             Message::Ack(ack) if stream.is_linked() => self.on_ack(ack, cx),
             Message::SyncDone { through } => self.peer_point(through, cx),
+            Message::ClockEcho { sent_ms, clock_ms } => self.clock_answered(sent_ms, clock_ms, cx),
             Message::InSyncStored(_) => {}
             Message::Append(append) if stream.adopting.is_some() => self.adopt(append.records, cx),
+            Message::Mending(message) => self.on_mending(connection, message, cx),
             _ => self.protocol_error("a message that a destination does not send now", cx),
         }
     }
 
-    pub(super) fn protocol_error(&mut self, what: &str, cx: &mut Context) {
-        cx.note(&self.origin.clone(), format!("protocol error: {what}; the connection is closed"));
-        self.drop_connection(what, cx);
-        self.connect(cx);
-    }
-
     pub(super) fn stream_tick(&mut self, cx: &mut Context) {
         self.connect(cx);
-        let now_ms = cx.now.mono_ms;
-        let (persisted, committed) = (self.persisted, self.committed);
+        let (now_ms, persisted, committed) = (cx.now.mono_ms, self.persisted, self.committed);
         let Some(stream) = self.stream() else { return };
         let timeout_ms = stream.plan.link_timeout.as_millis() as u64;
         let late = stream.unacked.oldest_ms(now_ms) >= timeout_ms;
@@ -489,6 +408,7 @@ impl Log {
             }
             self.give_tick(quiet, cx);
         }
+        self.ask_clock(cx);
         self.bound_backlog(cx);
         if late {
             self.mirror_is_late(timeout_ms, cx);

@@ -7,6 +7,7 @@ use super::epochs::{History, Relation, relation};
 use super::log::{After, Log};
 use crate::event::Connection;
 use crate::message::Message;
+use crate::note::{Note, Noted};
 
 impl Log {
     /// A connection that the peer opened; it takes the place of an older one.
@@ -27,10 +28,8 @@ impl Log {
             return;
         }
         let Message::Hello(hello) = message else {
-            cx.note(
-                &self.origin,
-                "protocol error: a message that nobody sends before a Hello; the connection is closed",
-            );
+            let text = "a message that nobody sends before a Hello; the connection is closed";
+            self.note(Note::new(Noted::ProtocolError).reason(text), cx);
             return self.end_visit(cx);
         };
         // An epoch that a crash may still take must not depose anybody: the peer comes again.

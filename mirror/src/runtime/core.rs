@@ -11,9 +11,10 @@ use lockstep_storage::id::{Epoch, Origin, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::Clock;
 use super::log_writer::{Figures, Job};
-use crate::client::{Client, Input, OriginState, Receipt, Refusal, RoleChange, Submission};
+use super::space::Space;
+use super::{Clock, notes};
+use crate::client::{Client, Input, OriginState, Receipt, Refusal, Role, RoleChange, Submission};
 use crate::event::{Effect, Event, IDLE_INTERVAL_MS, Report, Ticket};
 use crate::link::LinkHandle;
 use crate::node::Node;
@@ -27,6 +28,7 @@ const STATUS_INTERVAL_MS: u64 = 100;
 pub(super) struct Outlets {
     pub(super) log: Sender<Job>,
     pub(super) engines: HashMap<Origin, Sender<Effect>>,
+    pub(super) spaces: HashMap<Origin, Arc<Space>>,
     pub(super) link: Option<LinkHandle>,
     pub(super) client: Client,
     pub(super) figures: Arc<Figures>,
@@ -169,6 +171,7 @@ impl Core {
             | Effect::Collect { ref origin, .. }
             | Effect::Cut { ref origin, .. }
             | Effect::Baseline { ref origin, .. }
+            | Effect::Repair { ref origin, .. }
             | Effect::Fetch { ref origin, .. } => {
                 if let Some(engine) = self.outlets.engines.get(origin) {
                     let _stopping = engine.send(effect);
@@ -204,12 +207,12 @@ impl Core {
                 }
             }
             Effect::Publish(state) => self.publish(state),
-            Effect::Note { origin, text } => {
-                tracing::info!(%origin, "{text}");
+            Effect::Note { origin, note } => {
+                notes::write(&origin, &note);
                 self.show_status(true);
             }
             Effect::Stop { reason } => {
-                tracing::error!("the node stops: {reason}");
+                tracing::error!(event = "node_stops", reason);
                 *self.stop.1.lock().unwrap_or_else(PoisonError::into_inner) = reason;
                 self.stop.0.cancel();
             }
@@ -230,6 +233,9 @@ impl Core {
 
     fn publish(&self, state: OriginState) {
         self.tell_role(&state);
+        if let Some(space) = self.outlets.spaces.get(&state.origin) {
+            space.set_source(state.role == Role::Source);
+        }
         let shared = &self.outlets.client.shared;
         let mut origins = shared.origins.write().unwrap_or_else(PoisonError::into_inner);
         let mut next: Vec<OriginState> = origins.to_vec();

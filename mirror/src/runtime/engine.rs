@@ -1,52 +1,33 @@
 //! An origin's engine threads: the apply worker carries out everything in order, a large apply in steps between the rest;
 //! the flush worker flushes, and watches how much space is left. Both wait and try again while the disk is full.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_storage::id::Origin;
 use lockstep_storage::image::{Image, ImageError};
 
+use super::space::Space;
 use crate::client::Input;
 use crate::event::{Effect, Event};
-use crate::worker::Worker;
+use crate::worker::{Worker, failure};
 
 /// Time between looks at the free space, and between two tries of a flush.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How much space must stay free.
-pub(super) struct Space {
-    dir: PathBuf,
-    reserve_bytes: u64,
-    /// The apply worker waits for space.
-    starved: AtomicBool,
-}
-
-impl Space {
-    pub(super) fn new(dir: PathBuf, reserve_bytes: u64) -> Self {
-        Self { dir, reserve_bytes, starved: AtomicBool::new(false) }
-    }
-
-    fn is_short(&self) -> bool {
-        let little = |fs: rustix::fs::StatVfs| fs.f_bavail * fs.f_frsize < self.reserve_bytes;
-        self.starved.load(Ordering::Acquire) || rustix::fs::statvfs(&self.dir).is_ok_and(little)
-    }
-}
+/// How long what was collected waits for a flush that comes by itself: while clients write, one does.
+const RECLAIM_DELAY: Duration = Duration::from_secs(15);
 
 pub(super) fn spawn(
     origin: Origin,
     worker: Worker,
-    space: Space,
+    space: Arc<Space>,
     inbox: &Sender<Input>,
 ) -> (Sender<Effect>, [JoinHandle<()>; 2]) {
     let (sender, effects) = channel();
     let (flush, orders) = channel();
     let image = worker.image().clone();
-    let space = Arc::new(space);
     let applying = Arc::clone(&space);
     let (apply_inbox, flush_inbox) = (inbox.clone(), inbox.clone());
     let flush_origin = origin.clone();
@@ -63,7 +44,7 @@ fn apply_loop(
     mut worker: Worker,
     space: &Space,
     effects: &Receiver<Effect>,
-    flush: &Sender<()>,
+    flush: &Sender<Order>,
     inbox: &Sender<Input>,
 ) {
     loop {
@@ -82,19 +63,30 @@ fn apply_loop(
         let done = match next {
             Some(Effect::Flush { .. }) => {
                 // Everything before it is in the engine now; the flush may take its time.
-                let _gone = flush.send(());
+                let _gone = flush.send(Order::Flush);
                 continue;
             }
             Some(effect) => until_there_is_space(origin, space, inbox, || worker.carry_out(effect.clone())),
             None => until_there_is_space(origin, space, inbox, || worker.step()),
         };
+        if worker.has_collected() {
+            let _gone = flush.send(Order::Reclaim);
+        }
         let event = match done {
             Ok(None) => continue,
             Ok(Some(event)) => event,
-            Err(error) => Event::EngineFailed { origin: origin.clone(), reason: error.to_string() },
+            Err(error) => failure(origin, &error),
         };
+        if let Event::Stuck { at, reason, .. } = &event {
+            tracing::error!(%origin, "record {at} cannot be applied, the image stays at {}: {reason}", at.prev());
+        }
         let failed = matches!(event, Event::EngineFailed { .. });
-        if inbox.send(Input::Event(event)).is_err() || failed {
+        if inbox.send(Input::Event(event)).is_err() {
+            return;
+        }
+        if failed {
+            // Nothing more is done here; the node ends when the core has stored what it has to.
+            while effects.recv().is_ok() {}
             return;
         }
     }
@@ -115,7 +107,7 @@ fn until_there_is_space<T>(
             return done;
         }
         waited = true;
-        space.starved.store(starved, Ordering::Release);
+        space.set_starved(starved);
         let full = Event::Full { origin: origin.clone(), full: space.is_short() };
         if inbox.send(Input::Event(full)).is_err() || !starved {
             return done;
@@ -124,31 +116,53 @@ fn until_there_is_space<T>(
     }
 }
 
-fn flush_loop(origin: &Origin, image: &Image, space: &Space, flushes: &Receiver<()>, inbox: &Sender<Input>) {
-    let mut full = false;
-    let mut wanted = false;
+/// What the flush worker is told.
+enum Order {
+    /// The core waits for a flush.
+    Flush,
+    /// Bodies were collected: the next flush gives their space back to the disk.
+    Reclaim,
+}
+
+fn flush_loop(origin: &Origin, image: &Image, space: &Space, orders: &Receiver<Order>, inbox: &Sender<Input>) {
+    let (mut full, mut wanted) = (false, false);
+    let mut reclaim_at: Option<Instant> = None;
+    // The first look is at once: what is refused is refused from the start.
+    let mut patience = Duration::ZERO;
     loop {
-        match flushes.recv_timeout(LOOK_INTERVAL) {
-            Ok(()) => wanted = true,
-            Err(RecvTimeoutError::Timeout) => {}
+        let first = match orders.recv_timeout(std::mem::replace(&mut patience, LOOK_INTERVAL)) {
+            Ok(order) => Some(order),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for order in first.into_iter().chain(orders.try_iter()) {
+            match order {
+                Order::Flush => wanted = true,
+                Order::Reclaim => reclaim_at = reclaim_at.or_else(|| Instant::now().checked_add(RECLAIM_DELAY)),
+            }
         }
-        while flushes.try_recv().is_ok() {}
+        // Where space is short nobody waits for the next flush that comes by itself.
+        let reclaims = reclaim_at.is_some_and(|due| full || due <= Instant::now());
         let mut no_space = false;
-        if wanted {
-            let event = match image.flush() {
-                Ok(progress) => Some(Event::Flushed { origin: origin.clone(), progress }),
+        if wanted || reclaims {
+            let flushed = image.flush();
+            no_space = matches!(flushed, Err(ImageError::NoSpace));
+            if no_space {
+                space.give();
+            } else {
+                reclaim_at = None;
+            }
+            let event = match flushed {
+                Ok(progress) => wanted.then(|| Event::Flushed { origin: origin.clone(), progress }),
                 Err(ImageError::NoSpace) => None,
-                Err(error) => Some(Event::EngineFailed { origin: origin.clone(), reason: error.to_string() }),
+                Err(error) => Some(failure(origin, &error)),
             };
-            no_space = event.is_none();
-            wanted = no_space;
-            if let Some(event) = event
-                && inbox.send(Input::Event(event)).is_err()
-            {
+            wanted &= no_space;
+            if event.is_some_and(|event| inbox.send(Input::Event(event)).is_err()) {
                 return;
             }
         }
+        space.hold();
         let now_full = no_space || space.is_short();
         if now_full != full {
             full = now_full;

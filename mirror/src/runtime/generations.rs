@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_storage::id::Origin;
+use lockstep_storage::image::absent::AbsentEngine;
 use lockstep_storage::image::rocks::{RocksEngine, RocksOptions, RocksShared};
 use lockstep_storage::image::{Engine, Image, ImageError};
 
+use super::space::Disk;
 use crate::start::Engines;
 use crate::worker::Generations;
 
@@ -16,13 +18,13 @@ pub(super) struct RocksGenerations {
     dir: PathBuf,
     origin: Origin,
     rocks: RocksShared,
-    reserve_bytes: u64,
+    disk: Arc<Disk>,
 }
 
 impl RocksGenerations {
-    pub(super) fn new(data_dir: &Path, origin: &Origin, rocks: &RocksShared, reserve_bytes: u64) -> Self {
+    pub(super) fn new(data_dir: &Path, origin: &Origin, rocks: &RocksShared, disk: &Arc<Disk>) -> Self {
         let dir = data_dir.join("origins").join(origin.as_str());
-        Self { dir, origin: origin.clone(), rocks: rocks.clone(), reserve_bytes }
+        Self { dir, origin: origin.clone(), rocks: rocks.clone(), disk: Arc::clone(disk) }
     }
 
     fn path(&self, generation: u64) -> PathBuf {
@@ -48,16 +50,16 @@ impl RocksGenerations {
 pub(super) struct RocksEngines<'a> {
     data_dir: &'a Path,
     rocks: &'a RocksShared,
-    reserve_bytes: u64,
+    disk: &'a Arc<Disk>,
 }
 
 impl<'a> RocksEngines<'a> {
-    pub(super) fn new(data_dir: &'a Path, rocks: &'a RocksShared, reserve_bytes: u64) -> Self {
-        Self { data_dir, rocks, reserve_bytes }
+    pub(super) fn new(data_dir: &'a Path, rocks: &'a RocksShared, disk: &'a Arc<Disk>) -> Self {
+        Self { data_dir, rocks, disk }
     }
 
     fn of(&self, origin: &Origin) -> RocksGenerations {
-        RocksGenerations::new(self.data_dir, origin, self.rocks, self.reserve_bytes)
+        RocksGenerations::new(self.data_dir, origin, self.rocks, self.disk)
     }
 }
 
@@ -68,6 +70,17 @@ impl Engines for RocksEngines<'_> {
 
     fn open(&mut self, origin: &Origin, generation: u64) -> Result<Image, ImageError> {
         self.of(origin).open(generation).map(Image::new)
+    }
+
+    fn absent(&mut self, origin: &Origin, generation: u64) -> Image {
+        let mut generations = self.of(origin);
+        let origin = origin.clone();
+        Image::new(Arc::new(AbsentEngine::new(move || {
+            if let Err(error) = generations.remove(generation) {
+                // The next start removes it.
+                tracing::warn!(%origin, "the damaged engine is not needed any more, and stays: {error}");
+            }
+        })))
     }
 
     fn remove_before(&mut self, origin: &Origin, generation: u64) -> Result<(), ImageError> {
@@ -99,8 +112,7 @@ impl Generations for RocksGenerations {
     }
 
     fn free_bytes(&mut self) -> Option<u64> {
-        let space = rustix::fs::statvfs(&self.dir).ok()?;
-        Some((space.f_bavail * space.f_frsize).saturating_sub(self.reserve_bytes))
+        self.disk.free_bytes()
     }
 }
 

@@ -1,17 +1,19 @@
-//! Puts the bytes of an object in a tail together. Its body's chunks stand in the tail before it, or in the container of this
-//! node where the body began before the histories parted, or is a copy's; where a chunk is in neither, that is said.
+//! Puts the bytes of an object in a tail together. Its body's chunks stand in the tail before it; where the body began before
+//! the histories parted, they lie beside the tail, or in the container of this node where it is a copy's or the common
+//! history's; where a chunk is in none of them, that is said.
 //!
 //! Memory is one chunk and an index of bounded size; what an op claims is checked before anything is looked for.
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use lockstep_storage::id::{BodyId, Seq};
-use lockstep_storage::op::{CHUNK_LEN, Data, Extent, KIND_DATA, Mutation, Object};
+use lockstep_storage::op::{CHUNK_LEN, Extent, KIND_DATA, Object};
 
 use super::reader::{Head, Reader};
-use super::{TailName, Tails};
+use super::{TailName, Tails, beside};
 
 /// Largest object, in bytes.
 const OBJECT_LEN_MAX: u64 = 5 << 40;
@@ -23,9 +25,11 @@ const ENTRIES_MAX: usize = 16 << 10;
 pub enum Piece {
     /// It is in the tail.
     Tail(Bytes),
+    /// It came before the tail, and was set aside with it.
+    Beside(Bytes),
     /// It is in the container.
     Container(Bytes),
-    /// So many bytes are in neither.
+    /// So many bytes are nowhere.
     Missing(u64),
 }
 
@@ -76,7 +80,7 @@ impl Index {
     }
 }
 
-/// Where chunks come from that are not in the tail: none where there is no such chunk, or it does not verify.
+/// Where chunks come from that are neither in the tail nor beside it: none where there is no such chunk, or it does not verify.
 pub type Container<'a> = &'a dyn Fn(BodyId, u32) -> Option<Bytes>;
 
 /// Gives the bytes of an object in order, as pieces: those of the op at `head` in the tail `name`, of which `index` knows
@@ -99,19 +103,24 @@ pub fn pieces(
     for extent in &object.extents {
         let body = BodyId::from(extent.body);
         let here = index.before(body.seq);
-        // A body of before the tail is in the container, as a rule; its last chunks may be here.
+        // A body of before the tail is beside it or in the container; its last chunks may be here.
         let start = here.unwrap_or_else(|| index.first());
-        let mut scan =
-            Scan { tails, name, start, until: head.header.seq, body, reader: None, found: None, ended: false };
+        let mut scan = Scan::new(name.path(&tails.dir), start, head.header.seq, body);
+        let path = beside::path_of(&name.beside(&tails.dir), body);
+        let mut beside = (here.is_none() && path.exists()).then(|| Scan::new(path, 0, Seq(u64::MAX), body));
+        // What it is known to have is not looked for in all of the tail.
+        let in_container = here.is_none() && beside.is_none();
         let mut at = 0;
         let mut number = 0;
         while at < extent.len {
             let len = (extent.len - at).min(CHUNK_LEN as u64);
             let fits = |bytes: &Bytes| bytes.len() as u64 == len;
             let kept = || container(body, number).filter(fits).map(Piece::Container);
-            let piece = if here.is_none()
-                && let Some(piece) = kept()
+            let piece = if let Some(beside) = &mut beside
+                && let Some(bytes) = beside.chunk(number)?.filter(fits)
             {
+                Piece::Beside(bytes)
+            } else if in_container && let Some(piece) = kept() {
                 piece
             } else if let Some(bytes) = scan.chunk(number)?.filter(fits) {
                 Piece::Tail(bytes)
@@ -127,9 +136,8 @@ pub fn pieces(
 }
 
 /// Looks for the chunks of a body, forward only: they lie in their order.
-struct Scan<'a> {
-    tails: &'a Tails,
-    name: &'a TailName,
+struct Scan {
+    path: PathBuf,
     start: u64,
     /// The op that names the body: no chunk comes after it.
     until: Seq,
@@ -140,7 +148,11 @@ struct Scan<'a> {
     ended: bool,
 }
 
-impl Scan<'_> {
+impl Scan {
+    fn new(path: PathBuf, start: u64, until: Seq, body: BodyId) -> Self {
+        Self { path, start, until, body, reader: None, found: None, ended: false }
+    }
+
     fn chunk(&mut self, number: u32) -> io::Result<Option<Bytes>> {
         while !self.ended {
             if let Some((index, _)) = self.found
@@ -163,7 +175,7 @@ impl Scan<'_> {
     fn go_on(&mut self) -> io::Result<()> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => self.reader.insert(Reader::from(self.tails.file(self.name)?, self.start)?),
+            None => self.reader.insert(Reader::from(File::open(&self.path)?, self.start)?),
         };
         loop {
             let Some(head) = reader.next_head()?.filter(|head| head.header.seq < self.until) else {
@@ -171,10 +183,8 @@ impl Scan<'_> {
                 return Ok(());
             };
             if head.header.kind == KIND_DATA
-                && let Ok(Mutation::Data(data)) = head.record().mutation()
-                && head.record().body_of(&data) == self.body
+                && let Some(index) = beside::index_of(&head, self.body)
             {
-                let Data { index, .. } = data;
                 self.found = Some((index, head));
                 return Ok(());
             }
@@ -185,11 +195,12 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use lockstep_storage::id::{Origin, Position};
-    use lockstep_storage::op;
+    use lockstep_storage::op::{self, Data, Mutation};
     use lockstep_storage::record::{Draft, Record};
 
     use super::super::samples::{EPOCH, chain};
     use super::*;
+    use crate::worker::Aside;
 
     fn data(body: Option<BodyId>, index: u32, byte: u8, len: usize) -> Draft {
         let data = Data { body: body.map(Into::into), index };
@@ -233,7 +244,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tails = Tails::new(dir.path().to_owned());
         let origin = Origin::new("site-a").unwrap();
-        tails.writer().append(&origin, EPOCH, &records()).unwrap();
+        tails.writer().take(&origin, EPOCH, Aside::Records(&records())).unwrap();
         let name = TailName::numbered(&origin, EPOCH, 1);
         let (mut index, mut reader, mut shown) = (Index::default(), tails.open(&name).unwrap(), Vec::new());
         while let Some(head) = reader.next_head().unwrap() {
@@ -244,6 +255,7 @@ mod tests {
             pieces((&tails, &name, &index), &head, object, container, &mut |piece| {
                 shown.push(match piece {
                     Piece::Tail(bytes) => format!("tail {} {}", bytes[0], bytes.len()),
+                    Piece::Beside(bytes) => format!("beside {} {}", bytes[0], bytes.len()),
                     Piece::Container(bytes) => format!("container {} {}", bytes[0], bytes.len()),
                     Piece::Missing(len) => format!("missing {len}"),
                 });

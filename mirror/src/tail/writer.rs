@@ -1,6 +1,6 @@
-//! Sets the records of a cut aside. A cut that is tried again, after a crash or a full disk in the middle of it, gives the
-//! same records again: what the file has is passed over, and what an interrupted append left is cut off first, so a file
-//! never holds a record twice.
+//! Sets aside what a cut gives: its records, and beside them chunks from before. A cut that is tried again, after a crash or a
+//! full disk in the middle of it, gives the same again: what a file has is passed over, and what an interrupted append left
+//! is cut off first, so a file never holds a record or a chunk twice.
 //!
 //! A file holds one history. Where the records neither are those of the file nor follow its last one, the next number of the
 //! same name is looked at; so nothing that was ever set aside is written over. What is cut off is never more than one
@@ -15,9 +15,10 @@ use lockstep_storage::id::{Epoch, Origin, Position};
 use lockstep_storage::image::ImageError;
 use lockstep_storage::record::{RECORD_LEN_MAX, Record};
 
+use super::beside::BodyFile;
 use super::reader::Reader;
 use super::{TailName, Tails};
-use crate::worker::CUT_STEP_LEN;
+use crate::worker::{Aside, CUT_STEP_LEN, Chunk};
 
 /// The most bytes that an interrupted append may have left: those of one call.
 const TORN_LEN_MAX: u64 = (CUT_STEP_LEN + RECORD_LEN_MAX) as u64;
@@ -37,6 +38,8 @@ struct Current {
     number: u32,
     file: TailEnd,
     given: Position,
+    /// The file beside it that chunks were appended to last.
+    body: Option<BodyFile>,
 }
 
 /// A file on its way to its end: what it holds is compared with what is given, what comes after that is appended.
@@ -69,15 +72,17 @@ impl Writer {
         Self { tails, current: None }
     }
 
-    /// Sees to it that the tail holds these records, durably. They follow each other, and those of the call before if the
-    /// cut goes on.
+    /// Sees to it that the tail holds this step of a cut, durably.
     ///
     /// # Errors
-    /// [`ImageError::NoSpace`] can be tried again, with the same records or from the cut's first one on.
-    pub fn append(&mut self, origin: &Origin, epoch: Epoch, records: &[Record]) -> Result<(), ImageError> {
+    /// [`ImageError::NoSpace`] can be tried again, from the cut's first step on.
+    pub fn take(&mut self, origin: &Origin, epoch: Epoch, step: Aside<'_>) -> Result<(), ImageError> {
         let tails = self.tails.clone();
         let _changing = tails.changing();
-        let written = self.write(origin, epoch, records);
+        let written = match step {
+            Aside::Records(records) => self.write(origin, epoch, records),
+            Aside::Chunks(chunks) => self.write_beside(chunks),
+        };
         written.map_err(|error| {
             // What is in the file now is found out by the next call.
             self.current = None;
@@ -109,6 +114,30 @@ impl Writer {
         self.current = Some(current);
         Ok(())
     }
+
+    /// Chunks of a body that the last record names: beside the tail that has this record.
+    fn write_beside(&mut self, chunks: &[Chunk]) -> io::Result<()> {
+        let Some(first) = chunks.first() else { return Ok(()) };
+        let Some(current) = &mut self.current else {
+            return Err(io::Error::other("chunks came without the record that names them"));
+        };
+        if !current.file.is_there() {
+            // An operator has discarded the tail meanwhile, and with it the record.
+            return Ok(());
+        }
+        let mut file = if let Some(file) = current.body.take().filter(|file| file.goes_on(first.body)) {
+            file
+        } else {
+            let name = TailName::numbered(&current.origin, current.epoch, current.number);
+            BodyFile::open(&name.beside(&self.tails.dir), first.body)?
+        };
+        for chunk in chunks {
+            file.append(chunk)?;
+        }
+        file.finish()?;
+        current.body = Some(file);
+        Ok(())
+    }
 }
 
 impl Current {
@@ -119,14 +148,12 @@ impl Current {
         let file = TailEnd::open(&TailName::numbered(origin, epoch, number).path(dir))?;
         // The name, also one that a crash left without.
         File::open(dir)?.sync_all()?;
-        Ok(Self { origin: origin.clone(), epoch, number, file, given: Position::default() })
+        Ok(Self { origin: origin.clone(), epoch, number, file, given: Position::default(), body: None })
     }
 
     fn goes_on(&self, origin: &Origin, epoch: Epoch, first: &Record) -> bool {
         let follows = first.header.parent == self.given.checksum && first.header.seq == self.given.seq.next();
-        // An operator may have discarded it meanwhile.
-        let there = self.file.file.metadata().is_ok_and(|file| file.nlink() > 0 && file.len() == self.file.len);
-        self.origin == *origin && self.epoch == epoch && follows && there
+        self.origin == *origin && self.epoch == epoch && follows && self.file.is_there()
     }
 }
 
@@ -136,6 +163,11 @@ impl TailEnd {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let there = Reader::open(path)?;
         Ok(Self { file, len: there.file_len(), there: Some(there), last: None, end: 0, fresh: Vec::new() })
+    }
+
+    /// An operator may have discarded it meanwhile.
+    fn is_there(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() > 0 && file.len() == self.len)
     }
 
     fn place(&mut self, record: &Record) -> io::Result<Place> {
@@ -208,10 +240,10 @@ mod tests {
             let (_dir, tails, origin) = scene();
             // Interrupted after some records: the process ends, or the same one begins again.
             let mut writer = tails.writer();
-            writer.append(&origin, EPOCH, &records[..given]).unwrap();
+            writer.take(&origin, EPOCH, Aside::Records(&records[..given])).unwrap();
             let mut again = if given % 2 == 0 { tails.writer() } else { writer };
             for step in records.chunks(4) {
-                again.append(&origin, EPOCH, step).unwrap();
+                again.take(&origin, EPOCH, Aside::Records(step)).unwrap();
             }
             assert_eq!(contents(&tails), std::slice::from_ref(&whole), "{given} before");
         }
@@ -226,7 +258,7 @@ mod tests {
                 let (_dir, tails, origin) = scene();
                 let path = TailName::numbered(&origin, EPOCH, 1).path(&tails.dir);
                 std::fs::write(&path, [&whole[..len], rest].concat()).unwrap();
-                tails.writer().append(&origin, EPOCH, &records).unwrap();
+                tails.writer().take(&origin, EPOCH, Aside::Records(&records)).unwrap();
                 assert_eq!(contents(&tails), std::slice::from_ref(&whole), "torn at {len}");
             }
         }
@@ -240,7 +272,7 @@ mod tests {
         damaged[records[0].len() + 20] ^= 1;
         damaged.resize(damaged.len() + TORN_LEN_MAX as usize, 7);
         std::fs::write(TailName::numbered(&origin, EPOCH, 1).path(&tails.dir), &damaged).unwrap();
-        tails.writer().append(&origin, EPOCH, &records).unwrap();
+        tails.writer().take(&origin, EPOCH, Aside::Records(&records)).unwrap();
         assert_eq!(contents(&tails), [damaged, bytes(&records[1..])]);
     }
 
@@ -248,14 +280,14 @@ mod tests {
     fn another_history_of_the_same_epoch_gets_a_file_of_its_own() {
         let (_dir, tails, origin) = scene();
         let first = history(10, 4, 0);
-        tails.writer().append(&origin, EPOCH, &first).unwrap();
+        tails.writer().take(&origin, EPOCH, Aside::Records(&first)).unwrap();
         // The same common point, other records; then a third history that shares the beginning of the first.
         let other = history(10, 2, 1);
         let branch = chain(first[1].position(), history(0, 1, 2).iter().map(draft_of));
         let third = [&first[..2], &branch].concat();
         for _again in 0..2 {
-            tails.writer().append(&origin, EPOCH, &other).unwrap();
-            tails.writer().append(&origin, EPOCH, &third).unwrap();
+            tails.writer().take(&origin, EPOCH, Aside::Records(&other)).unwrap();
+            tails.writer().take(&origin, EPOCH, Aside::Records(&third)).unwrap();
         }
         assert_eq!(contents(&tails), [bytes(&first), bytes(&other), bytes(&branch)]);
         let names: Vec<String> = tails.list().unwrap().iter().map(|tail| tail.name.epoch().to_owned()).collect();
@@ -271,10 +303,10 @@ mod tests {
         let (_dir, tails, origin) = scene();
         let records = history(10, 4, 0);
         let mut writer = tails.writer();
-        writer.append(&origin, EPOCH, &records[..2]).unwrap();
+        writer.take(&origin, EPOCH, Aside::Records(&records[..2])).unwrap();
         tails.discard(&TailName::new(origin.clone(), "3-12345678").unwrap()).unwrap();
         assert!(tails.list().unwrap().is_empty());
-        writer.append(&origin, EPOCH, &records[2..]).unwrap();
+        writer.take(&origin, EPOCH, Aside::Records(&records[2..])).unwrap();
         assert_eq!(contents(&tails), [bytes(&records[2..])]);
         assert_eq!(records[2].header.seq, Seq(13));
     }

@@ -7,7 +7,8 @@ use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::image::{Engine, Image, ImageError};
 
-use super::Worker;
+use super::aside::Parting;
+use super::{Worker, is_damage};
 use crate::event::{BaselineStep, BaselineTask};
 
 /// Where the engines of one origin are, by generation.
@@ -44,12 +45,22 @@ impl Worker {
             BaselineTask::Thaw => self.image.thaw().map(|()| None),
             BaselineTask::Read { connection, from, bytes_max } => {
                 let Some(frozen) = self.image.frozen() else { return Ok(None) };
-                let at = frozen.progress()?.applied;
-                let portion = frozen.read_baseline(&from, bytes_max)?;
-                Ok(Some(BaselineStep::Read { connection, at, portion }))
+                // A chunk that was repaired since it was frozen is so in the engine only.
+                let image = self.image.clone();
+                let frozen = frozen.with_mend(Arc::new(move |c| image.view().chunk(c.body, c.index).ok()));
+                let read = || -> Result<_, ImageError> {
+                    Ok((frozen.progress()?.applied, frozen.read_baseline(&from, bytes_max)?))
+                };
+                match read() {
+                    Ok((at, portion)) => Ok(Some(BaselineStep::Read { connection, at, portion })),
+                    Err(error) if is_damage(&error) => {
+                        Ok(Some(BaselineStep::Unreadable { connection, reason: error.to_string() }))
+                    }
+                    Err(error) => Err(error),
+                }
             }
-            BaselineTask::SetAside { after, epoch } => {
-                self.set_aside_after(after, epoch)?;
+            BaselineTask::SetAside { common, after, epoch } => {
+                self.set_aside_after(&Parting { common, after, epoch })?;
                 Ok(Some(BaselineStep::SetAside))
             }
             BaselineTask::Begin { generation, at, bytes } => self.begin(generation, at, bytes).map(Some),
@@ -73,7 +84,11 @@ impl Worker {
             let mut at = self.image.progress()?.applied;
             while at.seq < self.apply_through && before != Some(at) {
                 before = Some(at);
-                at = self.image.apply(self.apply_through, self.limits.apply_step)?;
+                at = match self.image.apply(self.apply_through, self.limits.apply_step) {
+                    // The next step says so.
+                    Err(error) if error.is_of_stored_bytes() => break,
+                    applied => applied?,
+                };
             }
             self.image.freeze()?
         };
@@ -136,13 +151,12 @@ impl Worker {
     }
 
     fn swap(&mut self) -> Result<Option<BaselineStep>, ImageError> {
-        let Some(Filling { generation, engine, .. }) = self.filling.take() else {
+        let Some(Filling { engine, .. }) = self.filling.take() else {
             return Err(ImageError::Engine("no engine is filled that could be put in place".into()));
         };
         let before = self.image.swap(engine);
         before.retire();
-        tracing::info!(origin = %self.origin, generation, "the image is a new one");
-        (self.apply_through, self.collect_through) = (Seq::ZERO, None);
+        (self.apply_through, self.stuck, self.collect_through) = (Seq::ZERO, false, None);
         let (progress, time_ms) = (self.image.progress()?, self.image.view().time_ms()?);
         Ok(Some(BaselineStep::Swapped { progress, time_ms }))
     }

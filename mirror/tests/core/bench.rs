@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_mirror::client::{Receipt, Refusal};
 use lockstep_mirror::event::{Command, Connection, Effect, Event, Now, Report, Ticket};
 use lockstep_mirror::message::{Append, Hello, Message, PROTOCOL_VERSION, Welcome};
 use lockstep_mirror::node::Node;
+use lockstep_mirror::note::Note;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::start::{Engines, StartError, Started, region_len, start};
+use lockstep_mirror::status::{OriginStatus, Status};
 use lockstep_mirror::worker::{Generations, Worker};
 use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_storage::image::absent::AbsentEngine;
 use lockstep_storage::image::memory::MemoryEngine;
-use lockstep_storage::image::{Engine, Image, ImageError};
+use lockstep_storage::image::{Change, Engine, Family, Image, ImageError, keys};
 use lockstep_storage::nvram::Nvram;
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::op::{Bucket, CreateBucket, Mutation};
@@ -30,6 +34,10 @@ impl Engines for Kept<'_> {
     fn open(&mut self, origin: &Origin, _generation: u64) -> Result<Image, ImageError> {
         let engine = Arc::clone(self.0.entry(origin.clone()).or_default());
         Ok(Image::new(engine))
+    }
+
+    fn absent(&mut self, _origin: &Origin, _generation: u64) -> Image {
+        Image::new(Arc::new(AbsentEngine::new(|| ())))
     }
 
     fn remove_before(&mut self, _origin: &Origin, _generation: u64) -> Result<(), ImageError> {
@@ -64,20 +72,66 @@ pub(crate) fn create_bucket(bucket: &str) -> Draft {
 }
 
 /// The record that creates a bucket and follows another one.
-pub(crate) fn follows(parent: Position, epoch: Epoch, bucket: &str) -> Record {
+fn follows(parent: Position, epoch: Epoch, bucket: &str, time_ms: u64) -> Record {
     let (committed, persisted) = (parent.seq, parent.seq);
-    create_bucket(bucket).place(&Place { parent, epoch, committed, persisted, time_ms: 1 })
+    create_bucket(bucket).place(&Place { parent, epoch, committed, persisted, time_ms })
 }
 
 /// A run of records from `parent` on.
 pub(crate) fn run(parent: Position, epoch: Epoch, count: usize) -> Vec<Record> {
+    run_at(parent, epoch, count, 1)
+}
+
+/// The same, modified at this time.
+pub(crate) fn run_at(parent: Position, epoch: Epoch, count: usize, time_ms: u64) -> Vec<Record> {
     let mut parent = parent;
     let next = |n: usize| {
-        let record = follows(parent, epoch, &format!("bucket-{}-{n}", epoch.counter));
+        let record = follows(parent, epoch, &format!("bucket-{}-{n}", epoch.counter), time_ms);
         parent = record.position();
         record
     };
     (0..count).map(next).collect()
+}
+
+/// What a node leaves behind when its power goes, and a test may damage, lose or keep a copy of.
+pub(crate) struct Disks {
+    pub(crate) plan: NodePlan,
+    pub(crate) nvram: SimNvram,
+    pub(crate) engines: BTreeMap<Origin, Arc<MemoryEngine>>,
+}
+
+impl Clone for Disks {
+    fn clone(&self) -> Self {
+        let copy =
+            |(origin, engine): (&Origin, &Arc<MemoryEngine>)| (origin.clone(), Arc::new(engine.crash(usize::MAX)));
+        let engines = self.engines.iter().map(copy).collect();
+        Self { plan: self.plan.clone(), nvram: self.nvram.clone(), engines }
+    }
+}
+
+impl Disks {
+    /// Starts the node, which is then thrown away: the core's first effects are not carried out.
+    pub(crate) fn start(&mut self) -> Result<(), StartError> {
+        start(&mut self.nvram, &self.plan, 7, &mut Kept(&mut self.engines), Now::default()).map(drop)
+    }
+
+    /// Starts the node; what its core asks for first.
+    pub(crate) fn open(self) -> Result<(Bench, Vec<Effect>), StartError> {
+        Bench::open(self.plan, self.nvram, self.engines)
+    }
+
+    /// Flips a bit of a record in the NVRAM; a second time it is sound again.
+    pub(crate) fn rot(&mut self, record: &Record) {
+        let len = usize::try_from(self.nvram.len()).expect("a small region");
+        let region = self.nvram.read(0, len).expect("reads");
+        let found = region.windows(record.head.len()).position(|window| window[30..] == record.head[30..]);
+        self.nvram.rot(found.expect("the record is in the region") as u64 + 20, 3);
+    }
+
+    /// The region is a new one.
+    pub(crate) fn lose_nvram(&mut self) {
+        self.nvram = SimNvram::new(self.nvram.len());
+    }
 }
 
 pub(crate) struct Bench {
@@ -89,7 +143,13 @@ pub(crate) struct Bench {
     /// The origin under test.
     pub(crate) origin: Origin,
     pub(crate) effects: Vec<Effect>,
+    /// What came in the log of events, in order.
+    pub(crate) notes: Vec<Note>,
     pub(crate) now_ms: u64,
+    /// Its wall clock against `now_ms`, in milliseconds.
+    pub(crate) wall_offset_ms: i64,
+    /// How often a worker has said that a record cannot be applied.
+    pub(crate) stuck: usize,
     tickets: u64,
 }
 
@@ -130,19 +190,37 @@ impl Bench {
             )
         };
         let workers = images.into_iter().map(worker).collect();
-        let mut bench =
-            Self { plan, nvram, engines, node, workers, origin: site("site-a"), effects, now_ms: 1, tickets: 0 };
+        let mut bench = Self {
+            plan,
+            nvram,
+            engines,
+            node,
+            workers,
+            origin: site("site-a"),
+            effects,
+            notes: Vec::new(),
+            now_ms: 1,
+            wall_offset_ms: 0,
+            stuck: 0,
+            tickets: 0,
+        };
         let left = bench.settle();
         Ok((bench, left))
     }
 
     /// The power goes: what is not persisted and not flushed is lost. What a new process makes of the rest.
     pub(crate) fn crash(self, change: impl FnOnce(&mut NodePlan)) -> Result<(Self, Vec<Effect>), StartError> {
-        let Self { mut plan, mut nvram, engines, .. } = self;
-        change(&mut plan);
+        let mut disks = self.disks();
+        change(&mut disks.plan);
+        disks.open()
+    }
+
+    /// What would be left, were the power to go now.
+    pub(crate) fn disks(&self) -> Disks {
+        let mut nvram = self.nvram.clone();
         nvram.crash(&mut || false);
-        let engines = engines.into_iter().map(|(origin, engine)| (origin, Arc::new(engine.crash(0)))).collect();
-        Self::open(plan, nvram, engines)
+        let engines = self.engines.iter().map(|(origin, engine)| (origin.clone(), Arc::new(engine.crash(0)))).collect();
+        Disks { plan: self.plan.clone(), nvram, engines }
     }
 
     pub(crate) fn restart(self) -> (Self, Vec<Effect>) {
@@ -155,12 +233,45 @@ impl Bench {
         superblock.origin(&self.origin).expect("the origin").clone()
     }
 
+    pub(crate) fn engine(&self) -> Arc<MemoryEngine> {
+        Arc::clone(&self.engines[&self.origin])
+    }
+
+    /// A record of the container.
+    pub(crate) fn record(&self, seq: Seq) -> Record {
+        self.image().read_log(seq, 1).expect("reads").remove(0)
+    }
+
+    /// Damages a record in the container.
+    pub(crate) fn damage(&self, seq: Seq) {
+        let mut bytes = self.image().view().stored(seq).expect("reads").expect("it is there").bytes.to_vec();
+        bytes[30] ^= 4;
+        let change = Change::Put(Family::Log, keys::log(seq), bytes.into());
+        self.engines[&self.origin].commit(vec![change]).expect("commits");
+    }
+
     pub(crate) fn image(&self) -> &Image {
         self.workers[&self.origin].image()
     }
 
     pub(crate) fn handle(&mut self, event: Event) {
-        self.node.handle(event, Now { mono_ms: self.now_ms, wall_ms: self.now_ms }, &mut self.effects);
+        let now = self.now();
+        self.node.handle(event, now, &mut self.effects);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.now_ms, wall_ms: self.now_ms.saturating_add_signed(self.wall_offset_ms) }
+    }
+
+    /// What an operator is shown.
+    pub(crate) fn status(&self) -> Status {
+        self.node.status(self.now())
+    }
+
+    /// The origin under test, as an operator is shown it.
+    pub(crate) fn shown(&self) -> OriginStatus {
+        let found = self.status().origins.into_iter().find(|origin| origin.origin == self.origin);
+        found.expect("an origin of the node")
     }
 
     /// Carries out what the core asks of devices and engines, but for flushes and cuts, which are left to the test. Returns
@@ -181,11 +292,13 @@ impl Bench {
                     | Effect::Apply { ref origin, .. }
                     | Effect::Trim { ref origin, .. }
                     | Effect::Collect { ref origin, .. }
+                    | Effect::Repair { ref origin, .. }
                     | Effect::Fetch { ref origin, .. } => {
                         let origin = origin.clone();
                         self.work(&origin, effect);
                     }
-                    Effect::Placed { .. } | Effect::Note { .. } => {}
+                    Effect::Note { note, .. } => self.notes.push(*note),
+                    Effect::Placed { .. } => {}
                     said => left.push(said),
                 }
             }
@@ -202,6 +315,7 @@ impl Bench {
             events.push(event);
         }
         for event in events {
+            self.stuck += usize::from(matches!(event, Event::Stuck { .. }));
             self.handle(event);
         }
     }
@@ -293,6 +407,14 @@ impl Bench {
         let welcome = Welcome { version, node, incarnation: 9, connection: connection.0, epochs, last, credit };
         self.receive(connection, Message::Welcome(welcome));
     }
+}
+
+/// How a write was answered.
+pub(crate) fn done(effects: &[Effect], asked: Ticket) -> Option<Result<Receipt, Refusal>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Done { ticket, result } if *ticket == asked => Some(result.clone()),
+        _ => None,
+    })
 }
 
 /// The answer to a command.

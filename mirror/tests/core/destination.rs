@@ -10,11 +10,11 @@ use lockstep_storage::superblock::EpochEntry;
 
 use super::bench::{Bench, run, site};
 
-fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
+pub(crate) fn hello(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Message {
     Message::Hello(said(connection, epochs, last, in_sync))
 }
 
-fn said(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Hello {
+pub(crate) fn said(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: bool) -> Hello {
     Hello {
         version: PROTOCOL_VERSION,
         origin: site("site-a"),
@@ -33,20 +33,20 @@ fn said(connection: Connection, epochs: &[EpochEntry], last: Position, in_sync: 
 }
 
 /// A destination that has five records of the source's first epoch, of which the source has lost all but three.
-struct Scene {
-    bench: Bench,
-    records: Vec<Record>,
-    epochs: Vec<EpochEntry>,
+pub(crate) struct Scene {
+    pub(crate) bench: Bench,
+    pub(crate) records: Vec<Record>,
+    pub(crate) epochs: Vec<EpochEntry>,
     /// With the epoch that the source began without hearing of the destination.
     alone: Vec<EpochEntry>,
 }
 
-const FIRST: Connection = Connection(1);
-const SECOND: Connection = Connection(3);
+pub(crate) const FIRST: Connection = Connection(1);
+pub(crate) const SECOND: Connection = Connection(3);
 const THIRD: Connection = Connection(5);
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let first = Epoch::default().next(site("site-a").node_id());
         let epochs = vec![EpochEntry::after(Position::default(), first)];
         let records = run(Position::default(), first, 5);
@@ -62,7 +62,7 @@ impl Scene {
         scene
     }
 
-    fn connect(&mut self, connection: Connection) {
+    pub(crate) fn connect(&mut self, connection: Connection) {
         let origin = self.bench.origin.clone();
         self.bench.handle(Event::Connected { origin, connection });
     }
@@ -79,20 +79,20 @@ impl Scene {
         self.bench.settle()
     }
 
-    fn promote(&mut self, accept_loss: bool) -> Option<Result<lockstep_mirror::event::Report, String>> {
+    pub(crate) fn promote(&mut self, accept_loss: bool) -> Option<Result<lockstep_mirror::event::Report, String>> {
         let origin = self.bench.origin.clone();
         self.bench.command(Command::Promote { origin, dry_run: false, accept_loss }).0
     }
 }
 
-fn acked(effects: &[Effect]) -> Option<Seq> {
+pub(crate) fn acked(effects: &[Effect]) -> Option<Seq> {
     effects.iter().rev().find_map(|effect| match effect {
         Effect::Send { message: Message::Ack(ack), .. } => Some(ack.persisted),
         _ => None,
     })
 }
 
-fn refused(effects: &[Effect]) -> Option<&str> {
+pub(crate) fn refused(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| match effect {
         Effect::Send { message: Message::Refused { reason, .. }, .. } => Some(reason.as_str()),
         _ => None,

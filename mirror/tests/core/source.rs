@@ -10,9 +10,9 @@ use lockstep_mirror::plan::{AckLevel, Policy, StreamPlan};
 use lockstep_storage::id::{Position, Seq};
 use lockstep_storage::superblock::EpochEntry;
 
-use super::bench::{Bench, create_bucket, run, site};
+use super::bench::{Bench, create_bucket, done, reply, run, site};
 
-fn stream(policy: Policy) -> StreamPlan {
+pub(crate) fn stream(policy: Policy) -> StreamPlan {
     StreamPlan {
         destination: site("site-b"),
         url: "http://site-b:9002".into(),
@@ -92,7 +92,7 @@ fn a_destination_that_missed_that_it_is_in_sync_is_told_by_the_next_connection()
 }
 
 /// A source in sync with its mirror: the connection, its Hello, and the last record.
-fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
+pub(crate) fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
     let (mut bench, asked) = Bench::source(Some(stream(policy)));
     let (connection, hello) = bench.connected(&asked);
     bench.welcome(connection, Vec::new(), Position::default());
@@ -103,7 +103,7 @@ fn in_sync(policy: Policy) -> (Bench, Connection, Vec<EpochEntry>, Position) {
     (bench, connection, hello.epochs, hello.last)
 }
 
-fn ack(seq: Seq) -> Message {
+pub(crate) fn ack(seq: Seq) -> Message {
     Message::Ack(Ack { received: seq, persisted: seq, applied: Seq::ZERO, credit: 1 << 20 })
 }
 
@@ -147,6 +147,19 @@ fn under_async_no_mark_of_an_earlier_policy_stands() {
     bench.write("alone");
     let by_sync = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Sync));
     let (mut bench, asked) = bench.crash(by_sync).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    let (_, hello) = bench.connected(&asked);
+    assert!(!hello.in_sync, "the mirror lacks a write that was answered");
+}
+
+/// Found by reading: the mark in sync outlived the mirror's place in the configuration, and what was answered without it.
+#[test]
+fn a_mirror_that_was_out_of_the_configuration_is_not_in_sync_when_it_is_back() {
+    let (bench, ..) = in_sync(Policy::Strict);
+    let without = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = None;
+    let (mut bench, _) = bench.crash(without).unwrap_or_else(|error| panic!("it starts again: {error}"));
+    bench.write("alone");
+    let with = |plan: &mut lockstep_mirror::plan::NodePlan| plan.origins[0].stream = Some(stream(Policy::Strict));
+    let (mut bench, asked) = bench.crash(with).unwrap_or_else(|error| panic!("it starts again: {error}"));
     let (_, hello) = bench.connected(&asked);
     assert!(!hello.in_sync, "the mirror lacks a write that was answered");
 }
@@ -269,4 +282,52 @@ fn a_new_source_whose_mirror_was_promoted_is_filled_from_it() {
     bench.settle();
     let stored = bench.stored();
     assert!(stored.rebuild, "the records of its own start are compared with nothing");
+}
+
+#[test]
+fn an_ack_of_a_record_that_was_never_made_ends_the_connection() {
+    for which in 0..3 {
+        let (mut bench, connection, epochs, last) = in_sync(Policy::Sync);
+        let ticket = bench.submit("bucket");
+        bench.settle();
+        let (seq, beyond) = (bench.shown().last, Seq(bench.shown().last.0 + 1));
+        let mut said = [last.seq; 3];
+        said[which] = beyond;
+        let [received, persisted, applied] = said;
+        bench.receive(connection, Message::Ack(Ack { received, persisted, applied, credit: 1 << 20 }));
+        let left = bench.settle();
+        let closed = |effect: &Effect| matches!(effect, Effect::Close { connection: c, .. } if *c == connection);
+        assert!(left.iter().any(closed), "{said:?}: {left:?}");
+        assert_eq!(done(&left, ticket), None, "nobody is answered on the word of such a peer");
+        // Whoever comes by the next connection with what there is, is believed.
+        let (connection, _) = bench.connected(&left);
+        bench.welcome(connection, epochs, last);
+        bench.settle();
+        bench.receive(connection, ack(seq));
+        assert!(matches!(done(&bench.settle(), ticket), Some(Ok(_))));
+    }
+}
+
+/// Found by reading: a destination whose image cannot go on kept a return from ending, and its writers out, for ever.
+#[test]
+fn a_return_whose_destination_does_not_come_to_a_point_is_given_up() {
+    let (mut bench, connection, _, last) = in_sync(Policy::Sync);
+    let (origin, asked) = (bench.origin.clone(), bench.ticket());
+    bench.handle(Event::Command { ticket: asked, command: Command::Failback { origin, dry_run: false } });
+    bench.settle();
+    bench.flushed();
+    let refused = bench.submit("refused");
+    assert!(matches!(done(&bench.settle(), refused), Some(Err(Refusal::Unavailable { .. }))), "it drains");
+    let mut answer = None;
+    for _ in 0..130 {
+        // The destination speaks, and acknowledges whatever comes.
+        bench.now_ms += 1_000;
+        bench.receive(connection, ack(last.seq));
+        answer = answer.or_else(|| reply(&bench.settle(), asked));
+    }
+    assert!(answer.is_some_and(|answer| answer.is_err_and(|reason| reason.contains("consistency point"))));
+    let ticket = bench.submit("taken again");
+    bench.settle();
+    bench.receive(connection, ack(bench.shown().last));
+    assert!(matches!(done(&bench.settle(), ticket), Some(Ok(_))));
 }

@@ -9,13 +9,16 @@
 mod batch;
 mod bodies;
 mod effect;
+mod repair;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::batch::Batch;
-use super::view::progress;
+pub use self::repair::Mended;
+pub(super) use self::repair::repair;
+use super::view::{known_crc, progress};
 use super::{Change, Engine, Family, ImageError, Tables, keys};
-use crate::id::{BodyId, Position, Seq};
+use crate::id::{BodyId, ChunkId, Position, Seq};
 use crate::op::Mutation;
 use crate::record::{Record, RecordError, payload_crc, verify_head};
 
@@ -77,13 +80,14 @@ pub(super) fn restore(engine: &dyn Engine, records: &[Record]) -> Result<usize, 
         let Mutation::Data(data) = record.mutation()? else { continue };
         let body = record.body_of(&data);
         let crc = record.header.payload_crc.to_be_bytes();
-        if tables.get(Family::Body, &keys::chunk_crc(body, data.index))?.is_none_or(|known| known[..] != crc) {
+        let known = known_crc(tables.as_ref(), ChunkId { body, index: data.index })?;
+        if known.is_none_or(|known| known[..] != crc) {
             continue;
         }
         let chunk = keys::chunk(body, data.index);
         match tables.get(Family::Body, &chunk) {
             Ok(Some(found)) if payload_crc(&found).to_be_bytes() == crc => {}
-            Ok(_) | Err(ImageError::Corrupt(_)) => {
+            Ok(_) | Err(ImageError::Unreadable(_)) => {
                 changes.push(Change::Put(Family::Body, chunk, record.payload.clone()));
             }
             Err(error) => return Err(error),
@@ -127,9 +131,16 @@ pub(super) fn apply(engine: &dyn Engine, through: Seq, limit: usize) -> Result<P
     let mut batch = Batch::new(tables.as_ref());
     let (mut applied, mut time_ms) = (progress.applied, super::view::time_ms(tables.as_ref())?);
     for record in pending(tables.as_ref(), applied, through, limit)? {
-        applied = record.position();
-        time_ms = time_ms.max(record.header.time_ms);
-        effect::effect(&mut batch, record)?;
+        let (at, made_ms) = (record.position(), record.header.time_ms);
+        match effect::effect(&mut batch, record) {
+            // What is in the batch may be a part of it: the ones before it are applied without it.
+            Err(error) if error.is_of_stored_bytes() && applied != progress.applied => {
+                return apply(engine, applied.seq, limit);
+            }
+            done => done?,
+        }
+        applied = at;
+        time_ms = time_ms.max(made_ms);
     }
     batch.put(keys::APPLIED.to_vec(), keys::encode_position(applied));
     batch.put(keys::TIME.to_vec(), keys::encode_seq(Seq(time_ms)));
@@ -137,7 +148,7 @@ pub(super) fn apply(engine: &dyn Engine, through: Seq, limit: usize) -> Result<P
     Ok(applied)
 }
 
-/// The records that follow `applied`, each the child of the one before.
+/// The records that follow `applied`, each the child of the one before: up to the first that cannot be read.
 fn pending(tables: &dyn Tables, applied: Position, through: Seq, limit: usize) -> Result<Vec<Record>, ImageError> {
     let mut records: Vec<Record> = Vec::new();
     let mut failed = None;
@@ -154,9 +165,9 @@ fn pending(tables: &dyn Tables, applied: Position, through: Seq, limit: usize) -
     })?;
     let missing = || ImageError::Corrupt(format!("record {} is missing", applied.seq.next()));
     match failed {
-        Some(error) => Err(error),
+        Some(error) if records.is_empty() => Err(error),
         None if records.is_empty() => Err(missing()),
-        None => Ok(records),
+        _ => Ok(records),
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::keys::{self, BodyEntry, OpenBody};
 use super::view::View;
 use super::{Change, Engine, Family, ImageError, Tables};
-use crate::id::{BodyId, Position};
+use crate::id::{BodyId, ChunkId, Position};
 use crate::record::payload_crc;
 
 /// Longest key of an image, in bytes: a bucket, an escaped object key and an upload id fit well.
@@ -101,7 +101,7 @@ pub struct Portion {
     /// Where those after them begin; none after the last.
     pub next: Option<Bookmark>,
     /// Chunks that could not be read and were left out: they are as damaged at the taker as they are here.
-    pub damaged: u64,
+    pub damaged: Vec<ChunkId>,
 }
 
 /// A portion that is being filled.
@@ -121,9 +121,9 @@ impl Filling {
         self.portion.pieces.push(piece);
     }
 
-    fn leave_out(&mut self) {
+    fn leave_out(&mut self, chunk: ChunkId) {
         self.taken += DAMAGED_LEN;
-        self.portion.damaged += 1;
+        self.portion.damaged.push(chunk);
     }
 
     fn stop_at(mut self, key: &[u8], chunks: u32) -> Portion {
@@ -136,7 +136,7 @@ impl View {
     /// The pieces of a baseline from a place on: about `bytes_max` bytes, and one piece at least.
     ///
     /// # Errors
-    /// When an entry is damaged or the engine cannot read. A damaged chunk is left out and counted.
+    /// When an entry is damaged or the engine cannot read. A damaged chunk is left out and named.
     pub fn read_baseline(&self, from: &Bookmark, bytes_max: usize) -> Result<Portion, ImageError> {
         let mut filling = Filling { portion: Portion::default(), taken: 0, bytes_max };
         let mut cursor = self.tables().cursor(Family::Image, &keys::successor(&[keys::GARBAGE]))?;
@@ -154,7 +154,7 @@ impl View {
                     }
                     match self.chunk(body, chunks) {
                         Ok(bytes) => filling.add(Piece::Chunk { body, index: chunks, bytes }),
-                        Err(ImageError::Corrupt(_)) => filling.leave_out(),
+                        Err(ImageError::Chunk { chunk, .. }) => filling.leave_out(chunk),
                         Err(error) => return Err(error),
                     }
                     chunks += 1;

@@ -154,6 +154,21 @@ impl MemoryEngine {
         Self { state: Mutex::new(State { live: durable.clone(), durable, frozen, ..State::default() }) }
     }
 
+    /// The medium spoils a value: these bytes, or none, are there from now on, in memory, durable, and frozen.
+    pub fn spoil(&self, family: Family, key: &[u8], value: Option<&Bytes>) {
+        let mut state = self.state();
+        let change = match value {
+            Some(value) => Change::Put(family, key.to_vec(), value.clone()),
+            None => Change::Delete(family, key.to_vec()),
+        };
+        let State { live, durable, frozen, .. } = &mut *state;
+        for maps in [live, durable].into_iter().chain(frozen) {
+            if maps.get(family).contains_key(key) {
+                maps.change(std::slice::from_ref(&change));
+            }
+        }
+    }
+
     /// Makes the next call of this kind fail once. Faults of one kind are used up in the order in which they came.
     pub fn inject(&self, point: FaultPoint, fault: Fault) {
         self.state().faults.push((point, fault));

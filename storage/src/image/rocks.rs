@@ -16,6 +16,7 @@ mod space;
 mod values;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ struct Store {
     space: Mutex<Space>,
     /// What is kept for a baseline. While it is there no body is freed.
     frozen: Mutex<Option<Arc<Store>>>,
+    /// A flush has found no space, and the database has not recovered from that as far as is known.
+    starved: AtomicBool,
     options: RocksOptions,
     direct_io: bool,
     /// The last field: it goes when the database is closed.
@@ -96,6 +99,17 @@ fn error(error: &rocksdb::Error) -> ImageError {
     }
 }
 
+/// What RocksDB says of a directory that it cannot open. A file that is gone or that the medium cannot read damages it as much
+/// as one that does not verify, and RocksDB tells these by text only.
+fn open_error(failed: &rocksdb::Error) -> ImageError {
+    let text = failed.to_string();
+    let damaged = ["No such file", "Input/output error"].iter().any(|says| text.contains(says));
+    match failed.kind() {
+        ErrorKind::IOError if damaged => ImageError::Corrupt(text),
+        _ => error(failed),
+    }
+}
+
 impl Store {
     fn named(&self, name: &str) -> Result<&ColumnFamily, ImageError> {
         self.db.cf_handle(name).ok_or_else(|| ImageError::Engine(format!("column family {name} is not open")))
@@ -117,6 +131,31 @@ impl Store {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db.write_opt(batch, &options).map_err(|e| error(&e))
+    }
+
+    /// Flushes all families.
+    fn flush(&self) -> Result<(), ImageError> {
+        if self.starved.load(Ordering::Acquire) {
+            self.probe()?;
+            self.starved.store(false, Ordering::Release);
+        }
+        let [log, body, image] = FAMILIES.map(|family| self.family(family));
+        let families = [log?, body?, image?, self.named(&self.space_name)?];
+        let families: Vec<_> = families.iter().collect();
+        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|e| error(&e));
+        if matches!(flushed, Err(ImageError::NoSpace)) {
+            self.starved.store(true, Ordering::Release);
+        }
+        flushed
+    }
+
+    /// Has the database recovered from a flush without space? It looks by itself every five seconds whether there is as much as
+    /// its largest write buffer takes, and then flushes. Each flush that is asked for meanwhile fails, and keeps it from that
+    /// for a second; so it is asked by a write, which it refuses until then, and which changes nothing.
+    fn probe(&self) -> Result<(), ImageError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.named(&self.space_name)?, file_key(0));
+        self.write(batch)
     }
 
     /// Frees what commits up to `durable` dropped and no snapshot sees any more. A crash on the way leaves it to be done
@@ -187,7 +226,8 @@ impl RocksEngine {
     /// Opens the engine in a directory, or makes it there. Where the file system has no direct I/O it goes without.
     ///
     /// # Errors
-    /// When the directory is damaged, belongs to another origin, is open elsewhere, or cannot be written.
+    /// [`ImageError::Corrupt`] when the directory is damaged; others when it belongs to another origin, is open elsewhere, or
+    /// cannot be written.
     pub fn open(options: &RocksOptions) -> Result<Self, ImageError> {
         let (names, space_name) = (family_names(&options.origin), space_name(&options.origin));
         let open = |direct_io| open_database(options, &options.dir, direct_io, false);
@@ -201,7 +241,7 @@ impl RocksEngine {
             }
             opened => (opened, options.direct_io),
         };
-        let db = db.map_err(|e| error(&e))?;
+        let db = db.map_err(|e| open_error(&e))?;
         let space = load_space(&db, &space_name)?;
         let used = space.files.iter().map(|(number, usage)| (*number, usage.used)).collect();
         let files = Arc::new(BodyFiles::open(&options.dir, direct_io, &used)?);
@@ -213,6 +253,7 @@ impl RocksEngine {
             committing: Mutex::default(),
             space: Mutex::new(space),
             frozen: Mutex::default(),
+            starved: AtomicBool::new(false),
             options: options.clone(),
             direct_io,
             remains: Remains::default(),
@@ -247,10 +288,7 @@ impl Engine for RocksEngine {
         let dropped = self.store.space().commits();
         // The bytes before the places: a flush that has returned refers to nothing that is not durable.
         self.store.files.sync()?;
-        let [log, body, image] = FAMILIES.map(|family| self.store.family(family));
-        let families = [log?, body?, image?, self.store.named(&self.store.space_name)?];
-        let families: Vec<_> = families.iter().collect();
-        self.store.db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|e| error(&e))?;
+        self.store.flush()?;
         self.store.reclaim(dropped)
     }
 

@@ -16,19 +16,32 @@ pub use self::digest::{BodiesDigest, ImageDigest};
 pub use self::list::{ListPage, ListQuery, UploadPage};
 use super::apply::stored_record;
 use super::keys::{self, Waiting};
-use super::{Family, ImageError, Progress, Tables, body_name};
-use crate::id::{BodyId, Position, Seq};
+use super::{Family, ImageError, Progress, Tables};
+use crate::id::{BodyId, ChunkId, Position, Seq};
 use crate::op::{AccessKey, Bucket, Object, Part, Upload, User};
 use crate::record::{Header, Record, payload_crc};
 
 /// Most runs of records that are told apart by [`View::log_runs`].
 pub const RUNS_MAX: usize = 2048;
 
+/// A record as the container holds it.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its bytes. Of a `Data` record the payload is not among them: it is a chunk.
+    pub bytes: Bytes,
+    /// What reading them gives.
+    pub record: Result<Record, ImageError>,
+}
+
 /// A consistent look at one origin's container and image. Keeps everything that it sees readable until it is dropped.
 #[derive(Clone)]
 pub struct View {
     tables: Arc<dyn Tables>,
+    mend: Option<Mend>,
 }
+
+/// Where the bytes of a damaged chunk may be had. May wait for somebody else.
+pub type Mend = Arc<dyn Fn(ChunkId) -> Option<Bytes> + Send + Sync>;
 
 /// The marks of a snapshot.
 pub(super) fn progress(tables: &dyn Tables) -> Result<Progress, ImageError> {
@@ -53,6 +66,14 @@ pub(super) fn waiting(tables: &dyn Tables) -> Result<Waiting, ImageError> {
     Ok(tables.get(Family::Image, keys::WAITING)?.map(|v| Waiting::decode(&v)).transpose()?.unwrap_or_default())
 }
 
+/// The checksum of a chunk, where one is known that can be read.
+pub(super) fn known_crc(tables: &dyn Tables, chunk: ChunkId) -> Result<Option<Bytes>, ImageError> {
+    match tables.get(Family::Body, &keys::chunk_crc(chunk.body, chunk.index)) {
+        Err(ImageError::Unreadable(_)) => Ok(None),
+        known => known,
+    }
+}
+
 fn corrupt(what: &str) -> ImageError {
     ImageError::Corrupt(what.to_owned())
 }
@@ -63,7 +84,13 @@ fn decode<M: Message + Default>(value: &[u8], what: &str) -> Result<M, ImageErro
 
 impl View {
     pub(crate) fn new(tables: Arc<dyn Tables>) -> Self {
-        Self { tables }
+        Self { tables, mend: None }
+    }
+
+    /// The same look, whose damaged chunks are had from elsewhere where they can be.
+    #[must_use]
+    pub fn with_mend(self, mend: Mend) -> Self {
+        Self { mend: Some(mend), ..self }
     }
 
     pub(super) fn tables(&self) -> &dyn Tables {
@@ -92,6 +119,15 @@ impl View {
     /// When the engine cannot read.
     pub fn waiting(&self) -> Result<Waiting, ImageError> {
         waiting(self.tables.as_ref())
+    }
+
+    /// A record as the container holds it; none where it was trimmed or never came.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub fn stored(&self, seq: Seq) -> Result<Option<Stored>, ImageError> {
+        let value = self.tables.get(Family::Log, &keys::log(seq))?;
+        Ok(value.map(|bytes| Stored { record: stored_record(seq, &bytes), bytes }))
     }
 
     fn message<M: Message + Default>(&self, key: &[u8], what: &str) -> Result<Option<M>, ImageError> {
@@ -233,24 +269,52 @@ impl View {
     /// A chunk of a body, verified.
     ///
     /// # Errors
-    /// [`ImageError::Corrupt`] when it is missing or does not verify; when the engine cannot read.
+    /// [`ImageError::Chunk`] when it is missing or does not verify, and cannot be had from elsewhere; when the engine cannot
+    /// read.
     pub fn chunk(&self, body: BodyId, index: u32) -> Result<Bytes, ImageError> {
-        let damage = |what| ImageError::Corrupt(format!("chunk {index} of body {}: {what}", body_name(body)));
-        let chunk = self.tables.get(Family::Body, &keys::chunk(body, index))?.ok_or_else(|| damage("missing"))?;
-        let crc = self.tables.get(Family::Body, &keys::chunk_crc(body, index))?;
-        let crc = crc.ok_or_else(|| damage("its checksum is missing"))?;
-        if payload_crc(&chunk).to_be_bytes()[..] != crc[..] {
-            return Err(damage("checksum mismatch"));
+        let chunk = ChunkId { body, index };
+        let crc = known_crc(self.tables(), chunk)?;
+        let fits = |bytes: &Bytes| crc.as_ref().is_none_or(|crc| payload_crc(bytes).to_be_bytes()[..] == crc[..]);
+        let what = match self.tables.get(Family::Body, &keys::chunk(body, index)) {
+            Ok(Some(_)) if crc.is_none() => "its checksum is missing".into(),
+            Ok(Some(bytes)) if fits(&bytes) => return Ok(bytes),
+            Ok(Some(_)) => "checksum mismatch".into(),
+            Ok(None) => "missing".into(),
+            Err(ImageError::Unreadable(what)) => what,
+            Err(error) => return Err(error),
+        };
+        let mended = self.mend.as_ref().and_then(|mend| mend(chunk)).filter(fits);
+        mended.ok_or(ImageError::Chunk { chunk, what })
+    }
+
+    /// The same; none where there is no such chunk.
+    ///
+    /// # Errors
+    /// [`ImageError::Chunk`] when it does not verify; when the engine cannot read.
+    pub fn chunk_if_there(&self, body: BodyId, index: u32) -> Result<Option<Bytes>, ImageError> {
+        let is_known = known_crc(self.tables(), ChunkId { body, index })?.is_some();
+        match self.chunk(body, index) {
+            Err(ImageError::Chunk { .. }) if !is_known => Ok(None),
+            read => read.map(Some),
         }
-        Ok(chunk)
+    }
+
+    /// Does an object or part of the image refer to a body?
+    ///
+    /// # Errors
+    /// When the engine cannot read or its entry does not decode.
+    pub fn refers_to(&self, body: BodyId) -> Result<bool, ImageError> {
+        let entry = self.tables.get(Family::Image, &keys::body(body))?;
+        let entry = entry.map(|value| keys::BodyEntry::decode(&value)).transpose()?;
+        Ok(entry.is_some_and(|entry| entry.count > 0))
     }
 
     /// Records from `from` on, at most about `bytes_max` bytes but at least one, as long as the container has them.
     /// None where `from` is after the last one.
     ///
     /// # Errors
-    /// [`ImageError::Trimmed`] where `from` is no longer there; [`ImageError::Corrupt`] when a record or its chunk is
-    /// damaged or missing (a chunk may have been collected when the op that dropped its body was applied and `collect`
+    /// [`ImageError::Trimmed`] where `from` is no longer there; [`ImageError::Corrupt`] when a record, [`ImageError::Chunk`] when
+    /// its chunk is damaged or missing (a chunk may have been collected when the op that dropped its body was applied and `collect`
     /// went as far); when the engine cannot read.
     pub fn read_log(&self, from: Seq, bytes_max: usize) -> Result<Vec<Record>, ImageError> {
         let progress = self.progress()?;
@@ -278,23 +342,33 @@ impl View {
         Ok(records)
     }
 
+    /// The header of a record, where the container has it. Its chunk may be damaged.
+    ///
+    /// # Errors
+    /// When it is damaged or the engine cannot read.
+    pub fn header(&self, seq: Seq) -> Result<Option<Header>, ImageError> {
+        let stored = self.tables.get(Family::Log, &keys::log(seq))?;
+        stored.map(|value| Ok(stored_record(seq, &value)?.header)).transpose()
+    }
+
     /// Sizes of the runs of records that the container holds, chunks included: the last seq of each run and its bytes; at most
     /// [`RUNS_MAX`] runs. Reads every record's head.
     ///
     /// # Errors
-    /// When one is damaged or the engine cannot read.
+    /// When a key is damaged or the engine cannot read.
     pub fn log_runs(&self) -> Result<Vec<(Seq, u64)>, ImageError> {
-        let (mut runs, mut damaged): (Vec<(Seq, u64)>, _) = (Vec::new(), None);
+        let (mut runs, mut damaged): (Vec<(Seq, u64)>, _) = (Vec::new(), false);
         let progress = self.progress()?;
         let records = progress.appended.seq.0.saturating_sub(progress.trimmed.0);
         let run_len = records.div_ceil(RUNS_MAX as u64).max(1);
         let mut begun = 0;
         self.tables.scan(Family::Log, &[], &keys::log(Seq(u64::MAX)), &mut |key, value| {
-            let (Ok(header), Some(seq)) = (Header::decode(value), keys::log_seq(key)) else {
-                damaged = Some(keys::log_seq(key).unwrap_or_default());
+            let Some(seq) = keys::log_seq(key) else {
+                damaged = true;
                 return false;
             };
-            let bytes = header.record_len() as u64;
+            // One that is damaged is found by whoever reads it.
+            let bytes = Header::decode(value).map_or(value.len(), |header| header.record_len()) as u64;
             match runs.last_mut() {
                 Some(run) if begun < run_len => *run = (seq, run.1 + bytes),
                 _ => {
@@ -305,10 +379,7 @@ impl View {
             begun += 1;
             true
         })?;
-        match damaged {
-            Some(seq) => Err(ImageError::Corrupt(format!("record {seq} in the log"))),
-            None => Ok(runs),
-        }
+        if damaged { Err(corrupt("key in the log")) } else { Ok(runs) }
     }
 
     fn with_payload(&self, mut record: Record) -> Result<Record, ImageError> {
@@ -316,7 +387,9 @@ impl View {
             record.payload = self.chunk(record.body_of(&data), data.index)?;
             // The chunk verified, but by the checksum beside it: it must be this record's too.
             if payload_crc(&record.payload) != record.header.payload_crc {
-                return Err(ImageError::Corrupt(format!("record {} has another chunk's bytes", record.header.seq)));
+                let chunk = ChunkId { body: record.body_of(&data), index: data.index };
+                let what = format!("record {} has other bytes", record.header.seq);
+                return Err(ImageError::Chunk { chunk, what });
             }
         }
         Ok(record)

@@ -1,6 +1,6 @@
 //! Baselines: frozen at one engine, filled at another.
 
-use lockstep_storage::id::{Position, Seq};
+use lockstep_storage::id::{ChunkId, Position, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use lockstep_storage::image::{Change, Family, Image, ImageError, keys};
 
@@ -37,7 +37,7 @@ fn pour(from: &Image, at: Position, to: &Image, mut until: impl FnMut(usize) -> 
             return;
         }
         let portion = frozen.read_baseline(&next, 20_000).expect("reads");
-        assert_eq!(portion.damaged, 0);
+        assert_eq!(portion.damaged, []);
         assert!(!portion.pieces.is_empty() && portion.pieces.iter().all(|piece| piece.fault().is_none()));
         let bytes: usize = portion.pieces.iter().map(Piece::len).sum();
         assert!(bytes < 20_000 + 10_000, "a portion of {bytes} bytes");
@@ -173,6 +173,7 @@ pub(crate) fn a_damaged_chunk_is_left_out_and_counted(mut bed: Bed) {
     let portion = bed.image.frozen().expect("is").read_baseline(&Bookmark::default(), usize::MAX).expect("reads");
     let chunks: Vec<_> = portion.pieces.iter().filter(|piece| matches!(piece, Piece::Chunk { .. })).collect();
     // What waits to be collected is not sent.
-    assert_eq!((chunks.len(), portion.damaged, portion.next), (1, 1, None));
+    let damaged = ChunkId { body: body_of(bad), index: 0 };
+    assert_eq!((chunks.len(), portion.damaged, portion.next), (1, vec![damaged], None));
     bed.image.thaw().expect("thaws");
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use lockstep_storage::id::{Origin, Seq};
+use lockstep_storage::id::{ChunkId, Origin, Seq};
 use lockstep_storage::image::memory::{Fault, FaultPoint, MemoryEngine};
 use lockstep_storage::image::rocks::{RocksEngine, RocksOptions};
-use lockstep_storage::image::{Change, Cursor, Engine, Family, Image, ImageError, KeyValue, ListQuery, Tables};
+use lockstep_storage::image::{Change, Cursor, Engine, Family, Image, ImageError, KeyValue, ListQuery, Mended, Tables};
+use lockstep_storage::record::payload_crc;
 use tempfile::TempDir;
 
 use super::bed::{Bed, History, copy_files, create_bucket, put_object, rocks_options};
@@ -325,6 +326,39 @@ fn a_dropped_body_gives_its_space_back_when_its_last_reader_has_gone() {
     drop(image);
     let image = open(dir.path()).expect("opens");
     assert!(image.view().chunk(extent.body.into(), 0).is_err());
+}
+
+#[test]
+fn a_chunk_that_is_cut_short_is_repaired_in_another_place_and_its_own_is_freed() {
+    let dir = TempDir::new().expect("a directory");
+    let image = open(dir.path()).expect("opens");
+    let mut history = History::default();
+    let (records, extent) = history.body(&[&vec![7; 1 << 20], &vec![8; 1 << 20]]);
+    image.append(&records).expect("appends");
+    image.flush().expect("flushes");
+    let file = body_files(dir.path()).remove(0);
+    fs::OpenOptions::new().write(true).open(&file).expect("opens").set_len(1_500_000).expect("is shorter");
+    let before = disk_bytes(dir.path());
+    let chunk = ChunkId { body: extent.body.into(), index: 1 };
+    let read = |image: &Image| image.view().chunk(chunk.body, chunk.index);
+    assert!(read(&image).is_err_and(|error| error.to_string().contains("cut short")));
+    let right = Bytes::from(vec![8; 1 << 20]);
+    assert_eq!(image.repair(chunk, &right, Some(payload_crc(&right))).expect("works"), Mended::Done);
+    assert_eq!(read(&image).expect("repaired"), right);
+    image.flush().expect("flushes");
+    assert!(disk_bytes(dir.path()) <= before + (1 << 20), "the damaged place is free");
+    drop(image);
+    let image = open(dir.path()).expect("opens");
+    assert_eq!(read(&image).expect("for good"), right);
+    assert_eq!(image.view().chunk(chunk.body, 0).expect("was sound"), vec![7; 1 << 20]);
+    let first = Bytes::from(vec![7; 1 << 20]);
+    // The whole file is gone: each of its chunks is damaged, and nothing else.
+    fs::remove_file(&file).expect("removes");
+    drop(image);
+    let image = open(dir.path()).expect("opens");
+    assert!(matches!(image.view().chunk(chunk.body, 0), Err(ImageError::Chunk { .. })));
+    assert_eq!(image.repair(ChunkId { index: 0, ..chunk }, &first, None).expect("works"), Mended::Done);
+    assert_eq!(image.view().chunk(chunk.body, 0).expect("repaired"), vec![7; 1 << 20]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub async fn made_anew(options: &Options) -> Result<Figures, String> {
     scene.moment(options.load / 4, options.load / 2).await;
     scene.rest(running).await?;
     let log = std::fs::read_to_string(&scene.pair.b.log).map_err(|error| error.to_string())?;
-    scene.figures.check(log.contains("is in place"), "site-b logged no baseline that was put in place");
+    scene.figures.check(log.contains("event=\"baseline_done\""), "site-b logged no baseline that was put in place");
     scene.compare().await?;
     scene.close_with(400)
 }

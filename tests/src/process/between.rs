@@ -78,6 +78,17 @@ impl Between {
         Ok(())
     }
 
+    /// Breaks the connections that stand; new ones can be made at once.
+    ///
+    /// # Errors
+    /// Where nothing lies between the sites that could.
+    pub fn reset(&self) -> Result<(), String> {
+        let Self::Proxies { there, back } = self else { return Err("nothing here can break a connection".into()) };
+        there.reset();
+        back.reset();
+        Ok(())
+    }
+
     /// Pulls the plug at A, where there is one: the system there says at once that B is out of reach. Says whether there is
     /// one. [`Between::set`] plugs it in again.
     ///

@@ -2,7 +2,7 @@
 //! promoted and has written: what only it had is set aside and cut from its log, and it gets the promoted node's records by
 //! seq. No image is copied, and hardly more crosses the link than these records.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,8 +11,8 @@ use super::figures::Figures;
 use super::proxy::Wire;
 use super::scene::{ORIGIN, Options, PATIENCE, Scene};
 
-/// Records that only the source has, at least, when it dies.
-const LACKS_MIN: u64 = 8;
+/// Nobody has written for so long.
+const QUIET: Duration = Duration::from_millis(300);
 /// Bytes that may cross the link beside records: heads, acks and heartbeats.
 const BESIDE_LEN: u64 = 256 << 10;
 
@@ -24,16 +24,18 @@ pub async fn returned(options: &Options) -> Result<Figures, String> {
     let mut scene = Scene::open(options, true).await?;
     let running = scene.write();
     scene.some_load(&running).await?;
-    scene.between.set(Wire { forth: false, back: false, ..Wire::WHOLE })?;
-    let lacks = lacking(&scene).await?;
+    // What A hears still lets its writers go on to the next record, which does not pass: each waits with one or more.
+    scene.between.set(Wire { forth: false, ..Wire::WHOLE })?;
+    let lacks = lacking(&scene, options.writers / 2).await?;
     scene.pair.a.kill();
+    scene.between.set(Wire { forth: false, back: false, ..Wire::WHOLE })?;
     scene.rest(running).await?;
     scene.pair.b.operate(&["promote", ORIGIN]).await?;
     let running = scene.write_at_b();
     scene.moment(options.load / 2, options.load).await;
     scene.rest(running).await?;
 
-    let before = scene.pair.b.origin(ORIGIN).await?;
+    let before = at_rest(&scene).await?;
     let (behind, records) = (number(&before, "behind_bytes"), number(&before, "last_seq"));
     scene.between.set(Wire::WHOLE)?;
     let crossed = crossed(&scene.between);
@@ -64,17 +66,34 @@ pub async fn returned(options: &Options) -> Result<Figures, String> {
     scene.close()
 }
 
+/// B's status when what its writers left behind has come to its end.
+async fn at_rest(scene: &Scene) -> Result<Value, String> {
+    let began = Instant::now();
+    let mut before = scene.pair.b.origin(ORIGIN).await?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = scene.pair.b.origin(ORIGIN).await?;
+        if number(&now, "last_seq") == number(&before, "last_seq") {
+            return Ok(now);
+        }
+        if began.elapsed() > PATIENCE {
+            return Err("site-b goes on writing without writers".into());
+        }
+        before = now;
+    }
+}
+
 fn number(origin: &Value, field: &str) -> u64 {
     origin[field].as_u64().unwrap_or_default()
 }
 
-/// Waits until A has records that B lacks; how many.
-async fn lacking(scene: &Scene) -> Result<u64, String> {
+/// Waits until A has so many records that B lacks; how many.
+async fn lacking(scene: &Scene, least: u64) -> Result<u64, String> {
     let began = Instant::now();
     loop {
         let (a, b) = (scene.pair.a.origin(ORIGIN).await?, scene.pair.b.origin(ORIGIN).await?);
         let lacks = number(&a, "persisted_seq").saturating_sub(number(&b, "last_seq"));
-        if lacks >= LACKS_MIN {
+        if lacks >= least {
             return Ok(lacks);
         }
         if began.elapsed() > PATIENCE {

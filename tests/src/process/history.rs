@@ -192,7 +192,7 @@ impl Round {
             self.in_sync().await?;
             let other = self.destination();
             let (admin, token) = (other.admin.clone(), other.token_file().display().to_string());
-            let words = ["verify", ORIGIN, "--deep", "--with", &admin, "--with-token-file", &token];
+            let words = ["verify", ORIGIN, "--deep", "--no-repair", "--with", &admin, "--with-token-file", &token];
             match self.source().operate(&words).await {
                 Ok(_) => break,
                 // Writes that were under way have just been applied: then again.

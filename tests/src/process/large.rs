@@ -73,7 +73,7 @@ pub async fn large(options: &Options) -> Result<Figures, String> {
     scene.pair.a.operate(&["sync"]).await?;
     let token = scene.pair.b.token_file().display().to_string();
     let verified = Instant::now();
-    let words = ["verify", ORIGIN, "--deep", "--with", &scene.pair.b.admin, "--with-token-file", &token];
+    let words = ["verify", ORIGIN, "--deep", "--no-repair", "--with", &scene.pair.b.admin, "--with-token-file", &token];
     if let Err(sentence) = scene.pair.a.operate(&words).await {
         scene.figures.different.push(sentence);
     }

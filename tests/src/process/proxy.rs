@@ -40,6 +40,8 @@ pub struct Proxy {
     pub address: String,
     wire: Arc<watch::Sender<Wire>>,
     carried: Arc<AtomicU64>,
+    /// Changes when the connections that stand are to break.
+    breaks: Arc<watch::Sender<()>>,
     _accepting: JoinSet<()>,
 }
 
@@ -52,10 +54,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?.to_string();
         let wire = Arc::new(watch::Sender::new(Wire::WHOLE));
-        let carried = Arc::<AtomicU64>::default();
+        let (carried, breaks) = (Arc::<AtomicU64>::default(), Arc::new(watch::Sender::new(())));
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, target.to_owned(), Arc::clone(&wire), Arc::clone(&carried)));
-        Ok(Self { address, wire, carried, _accepting: accepting })
+        let way = Way { wire: Arc::clone(&wire), carried: Arc::clone(&carried), breaks: Arc::clone(&breaks) };
+        accepting.spawn(accept(listener, target.to_owned(), way));
+        Ok(Self { address, wire, carried, breaks, _accepting: accepting })
     }
 
     /// Bytes that were delivered so far, both ways.
@@ -64,23 +67,38 @@ impl Proxy {
         self.carried.load(Ordering::Relaxed)
     }
 
+    /// Breaks every connection that stands. New ones are taken at once.
+    pub fn reset(&self) {
+        self.breaks.send_replace(());
+    }
+
     /// Makes the wire so.
     pub fn set(&self, wire: Wire) {
         self.wire.send_replace(wire);
     }
 }
 
-async fn accept(listener: TcpListener, target: String, wire: Arc<watch::Sender<Wire>>, carried: Arc<AtomicU64>) {
+/// What every connection of a proxy shares.
+#[derive(Clone)]
+struct Way {
+    wire: Arc<watch::Sender<Wire>>,
+    carried: Arc<AtomicU64>,
+    breaks: Arc<watch::Sender<()>>,
+}
+
+async fn accept(listener: TcpListener, target: String, way: Way) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(connect(near, target.clone(), wire.subscribe(), Arc::clone(&carried)));
+        connections.spawn(connect(near, target.clone(), way.clone()));
     }
 }
 
 /// One connection. Where nobody listens behind the proxy, it is closed, as if nobody listened here.
-async fn connect(near: TcpStream, target: String, wire: watch::Receiver<Wire>, carried: Arc<AtomicU64>) {
+async fn connect(near: TcpStream, target: String, way: Way) {
+    let mut breaks = way.breaks.subscribe();
+    let (wire, carried) = (way.wire.subscribe(), way.carried);
     let Ok(far) = TcpStream::connect(&target).await else { return };
     let _best_effort = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
@@ -90,6 +108,7 @@ async fn connect(near: TcpStream, target: String, wire: watch::Receiver<Wire>, c
     tokio::select! {
         () = forth => {}
         () = back => {}
+        _ = breaks.changed() => {}
     }
 }
 

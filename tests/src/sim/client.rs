@@ -323,7 +323,8 @@ impl World {
             self.client_over(id);
             return Ok(());
         };
-        flight.stage = Stage::Abandon;
+        // Whatever it had read, nothing is made of it.
+        (flight.stage, flight.read) = (Stage::Abandon, None);
         self.submit(id, Mutation::AbandonBody(op::AbandonBody { body: body.into() }), Bytes::new(), None)
     }
 

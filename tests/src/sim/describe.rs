@@ -1,7 +1,8 @@
 //! Events and effects in few words, for a trace that people read.
 
-use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
-use lockstep_mirror::message::{Baseline, Message};
+use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event, RepairStep, RepairTask};
+use lockstep_mirror::message::{Baseline, Mending, Message};
+use lockstep_mirror::note::Note;
 use lockstep_storage::image::baseline::Bookmark;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::Record;
@@ -30,8 +31,18 @@ pub(super) fn event(event: &Event) -> String {
         Event::Disconnected { origin, connection, reason } => {
             format!("Disconnected {origin}#{}: {reason}", connection.0)
         }
+        Event::Stuck { origin, at, reason } => format!("Stuck {origin} at {at}: {reason}"),
         Event::Full { origin, full } => format!("Full {origin}: {full}"),
-        Event::EngineFailed { origin, reason } => format!("EngineFailed {origin}: {reason}"),
+        Event::EngineFailed { origin, reason, damaged } => {
+            format!("EngineFailed {origin}, damaged {damaged}: {reason}")
+        }
+        Event::FetchFailed { origin, seq, reason, .. } => format!("FetchFailed {origin} {seq}: {reason}"),
+        Event::Repair { origin, step: RepairStep::Read { chunk, bytes, .. } } => {
+            format!("Repair {origin} {chunk} is here: {}", bytes.is_some())
+        }
+        Event::Repair { origin, step: RepairStep::Put { chunk, mended } } => {
+            format!("Repair {origin} {chunk} {mended:?}")
+        }
         Event::Command { ticket, command } => format!("Command t{} {command:?}", ticket.0),
         Event::Batch => "Batch".into(),
         Event::Idle => "Idle".into(),
@@ -55,6 +66,8 @@ pub(super) fn effect(effect: &Effect) -> String {
         Effect::Append { origin, records: r } => format!("Append {origin} {}", records(r)),
         Effect::Cut { origin, last, .. } => format!("Cut {origin} to {last}"),
         Effect::Baseline { origin, task } => format!("Baseline {origin} {}", self::task(task)),
+        Effect::Repair { origin, task: RepairTask::Read { chunk, .. } } => format!("Repair {origin} reads {chunk}"),
+        Effect::Repair { origin, task: RepairTask::Put { chunk, .. } } => format!("Repair {origin} puts {chunk}"),
         Effect::Persist { id } => format!("Persist p{id}"),
         Effect::Apply { origin, through } => format!("Apply {origin} through {through}"),
         Effect::Flush { origin } => format!("Flush {origin}"),
@@ -75,9 +88,15 @@ pub(super) fn effect(effect: &Effect) -> String {
             let readable = if state.readable { "" } else { ", not readable yet" };
             format!("Publish {} {:?}, point {}{readable}", state.origin, state.role, state.consistency_point.1)
         }
-        Effect::Note { origin, text } => format!("Note {origin}: {text}"),
+        Effect::Note { origin, note: n } => format!("Note {origin}: {}", note(n)),
         Effect::Stop { reason } => format!("Stop: {reason}"),
     }
+}
+
+fn note(note: &Note) -> String {
+    let change = note.to.map_or(String::new(), |to| format!(" {} -> {to}", note.from.unwrap_or("")));
+    let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    format!("{}{change}{reason}", note.what.as_str())
 }
 
 fn place(next: Option<&Bookmark>) -> String {
@@ -119,6 +138,8 @@ fn message(message: &Message) -> String {
         Message::Baseline(Baseline::Pieces { pieces, next }) => {
             format!("Pieces: {}, then {}", pieces.len(), place(next.as_ref()))
         }
+        Message::Mending(Mending::Want(chunk)) => format!("Want {chunk}"),
+        Message::Mending(Mending::Have { chunk, bytes, .. }) => format!("Have {chunk}: {}", bytes.is_some()),
         other => format!("{other:?}"),
     }
 }

@@ -1,6 +1,8 @@
 //! Makes a scenario from a seed: a workload of few clients on few keys, and faults that come in episodes, so that some
 //! runs are calm, some have one bad day and a few have everything at once.
 
+mod decay;
+
 use lockstep_mirror::plan::{AckLevel, Policy};
 
 use super::random::Random;
@@ -189,6 +191,9 @@ impl Draw {
         self.pause();
         if self.pairs.len() > 1 && self.random.chance(12) {
             return self.all_full();
+        }
+        if self.random.chance(10) {
+            return self.decay();
         }
         let site = self.site();
         match self.random.below(42) {

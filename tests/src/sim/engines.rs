@@ -1,12 +1,13 @@
 //! The engines of a site, which outlive its processes: by origin and generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockstep_mirror::start::Engines as StartEngines;
 use lockstep_mirror::worker::Generations;
 use lockstep_storage::id::Origin;
+use lockstep_storage::image::absent::AbsentEngine;
 use lockstep_storage::image::memory::MemoryEngine;
 use lockstep_storage::image::{Change, Engine, Image, ImageError, Tables};
 
@@ -19,6 +20,8 @@ type Map = BTreeMap<(Origin, u64), Arc<MemoryEngine>>;
 pub struct Engines {
     map: Arc<Mutex<Map>>,
     full: Arc<AtomicBool>,
+    /// Those whose files cannot be opened.
+    damaged: Arc<Mutex<BTreeSet<(Origin, u64)>>>,
 }
 
 impl Engines {
@@ -32,13 +35,24 @@ impl Engines {
         Arc::clone(self.map().entry((origin.clone(), generation)).or_default())
     }
 
+    fn damaged(&self) -> MutexGuard<'_, BTreeSet<(Origin, u64)>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This one cannot be opened any more.
+    pub fn damage(&self, origin: &Origin, generation: u64) {
+        self.damaged().insert((origin.clone(), generation));
+    }
+
     /// All are gone.
     pub fn clear(&self) {
+        self.damaged().clear();
         self.map().clear();
     }
 
     /// Those of an origin are gone.
     pub fn forget(&self, origin: &Origin) {
+        self.damaged().retain(|(known, _)| known != origin);
         self.map().retain(|(known, _), _| known != origin);
     }
 
@@ -62,7 +76,15 @@ impl StartEngines for Engines {
     }
 
     fn open(&mut self, origin: &Origin, generation: u64) -> Result<Image, ImageError> {
+        if self.damaged().contains(&(origin.clone(), generation)) {
+            return Err(ImageError::Corrupt("a file of the simulation".into()));
+        }
         Ok(Image::new(self.engine(origin, generation)))
+    }
+
+    fn absent(&mut self, origin: &Origin, generation: u64) -> Image {
+        let (engines, key) = (self.clone(), (origin.clone(), generation));
+        Image::new(Arc::new(AbsentEngine::new(move || drop(engines.map().remove(&key)))))
     }
 
     fn remove_before(&mut self, origin: &Origin, generation: u64) -> Result<(), ImageError> {

@@ -72,6 +72,14 @@ mistakes! {
     EndForgotten,
     /// A source that has lost everything takes writes before it has met its mirror.
     NewSourceTakesWrites,
+    /// What a deposed source's own objects need from before its peer's history is not set aside with them.
+    ChunksForgotten,
+    /// Bytes that a peer sent for a damaged chunk are put in place without a look at them.
+    RepairUnchecked,
+    /// A reader is told that a chunk has its bytes again, and it has not.
+    RepairAnsweredEarly,
+    /// A restart forgets that the engine was found damaged.
+    DamageForgotten,
     /// A destination flushes only when the peer has acknowledged everything of the node's own origin.
     FlushWaitsForAck,
     /// What a source is granted on one connection counts on every one that its node opened.

@@ -9,13 +9,14 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use lockstep_mirror::plan::{AckLevel, Policy};
-use lockstep_storage::id::{BodyId, Epoch, Origin, Position, Seq};
+use lockstep_storage::id::{BodyId, ChunkId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
 use lockstep_storage::op::Mutation;
 use lockstep_storage::record::{HEADER_LEN, Header, Record};
 use lockstep_storage::superblock::{OriginEntry, StoredRole, Superblock};
 
 pub use self::log::LogTruth;
+pub use self::recovery::Gone;
 use super::scenario::{Scenario, Site};
 use super::topology::{Pair, SITES};
 
@@ -106,6 +107,8 @@ pub struct Model {
     way_back: bool,
     /// Sites that are gone for good.
     pub lost: HashSet<Site>,
+    /// Chunks that were damaged at a site, at some time: they may be missing, and are never other bytes.
+    pub rotten: HashSet<(Origin, ChunkId)>,
     /// Bytes and answers, for a summary.
     pub answers: u64,
 }
@@ -126,6 +129,7 @@ impl Model {
             writers: HashMap::new(),
             way_back: scenario.way_back,
             lost: HashSet::new(),
+            rotten: HashSet::new(),
             answers: 0,
         }
     }
@@ -172,6 +176,15 @@ impl Model {
     #[must_use]
     pub fn chunk(&self, origin: &Origin, body: BodyId, index: u32) -> Option<&Bytes> {
         self.chunks.get(&(origin.clone(), body, index))
+    }
+
+    /// Is it the record of a chunk that was damaged?
+    #[must_use]
+    pub fn is_rotten(&self, at: Position) -> bool {
+        let Some(record) = self.records.get(&at.checksum) else { return false };
+        let Ok(Mutation::Data(data)) = record.mutation() else { return false };
+        let chunk = ChunkId { body: record.body_of(&data), index: data.index };
+        self.rotten.iter().any(|(_, rotten)| *rotten == chunk)
     }
 
     /// The durable superblock's entry of an origin.
@@ -233,6 +246,15 @@ impl Model {
         if let Some(log) = self.log_mut(site, origin) {
             log.answered = Position::default();
             log.was_source = false;
+        }
+    }
+
+    /// An operator lets a source go on alone: also without what is damaged there, though its mirror may have shown it.
+    pub fn goes_on_alone(&mut self, site: Site, origin: &Origin) {
+        let gap = self.log_mut(site, origin).is_some_and(|log| std::mem::take(&mut log.gap));
+        let peer = self.peer(site, origin).filter(|_| gap);
+        if let Some(log) = peer.and_then(|peer| self.log_mut(peer, origin)) {
+            log.may_go_back = true;
         }
     }
 
@@ -299,6 +321,12 @@ impl Model {
         }
         if header.epoch < last.epoch {
             return broken(3, format!("{site:?} places record {at} of {origin} under an epoch before {last}'s"));
+        }
+        // Whatever clock its maker had: a promote, a restart and a baseline know the time of the record before.
+        let before_ms = self.records.get(&header.parent).map_or(0, |parent| parent.header.time_ms);
+        if header.time_ms < before_ms {
+            let back_ms = before_ms - header.time_ms;
+            return broken(3, format!("record {at} of {origin} at {site:?} is modified {back_ms} ms before {last}"));
         }
         // What a new node writes by itself, nobody ever gets.
         let anew = self.is_anew(&origin);

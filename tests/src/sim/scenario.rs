@@ -100,6 +100,10 @@ pub enum Step {
     Shear(Site),
     /// The power fails, and the engine of the origin is gone.
     LoseEngine(Site),
+    /// A chunk of a body is damaged, of those that the other site has too.
+    RotChunk(Site),
+    /// The engine of the origin is damaged, where the site is its destination: found while it runs, or at the next start.
+    DamageEngine(Site),
     /// Nothing that this site sends arrives.
     Cut(Site),
     Heal,
@@ -246,6 +250,8 @@ impl fmt::Display for Step {
             Self::Rot(s) => write!(f, "rot {}", site(s)),
             Self::Shear(s) => write!(f, "shear {}", site(s)),
             Self::LoseEngine(s) => write!(f, "lose-engine {}", site(s)),
+            Self::RotChunk(s) => write!(f, "rot-chunk {}", site(s)),
+            Self::DamageEngine(s) => write!(f, "damage-engine {}", site(s)),
             Self::Cut(s) => write!(f, "cut {}", site(s)),
             Self::Heal => f.write_str("heal"),
             Self::Reset => f.write_str("reset"),
@@ -367,6 +373,8 @@ fn step(words: &mut Words) -> Result<Step, String> {
         "rot" => Step::Rot(words.of(&SITES)?),
         "shear" => Step::Shear(words.of(&SITES)?),
         "lose-engine" => Step::LoseEngine(words.of(&SITES)?),
+        "rot-chunk" => Step::RotChunk(words.of(&SITES)?),
+        "damage-engine" => Step::DamageEngine(words.of(&SITES)?),
         "cut" => Step::Cut(words.of(&SITES)?),
         "heal" => Step::Heal,
         "reset" => Step::Reset,

@@ -1,6 +1,6 @@
 //! One site: its devices, which outlive the process, and the process with its core and workers.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,13 +9,14 @@ use lockstep_mirror::event::{Effect, Event};
 use lockstep_mirror::node::Node;
 use lockstep_mirror::plan::{Limits, NodePlan, OriginPlan, StreamPlan};
 use lockstep_mirror::status::OriginStatus;
-use lockstep_storage::id::{Epoch, Origin, Position, Seq};
+use lockstep_mirror::worker::{Aside, Chunk};
+use lockstep_storage::id::{BodyId, Epoch, Origin, Position, Seq};
 use lockstep_storage::image::{Image, Progress};
 use lockstep_storage::nvram::sim::SimNvram;
 use lockstep_storage::nvram::{Nvram, NvramError};
 use lockstep_storage::op::{AccessKey, Mutation, PutAccessKey, PutUser, User};
 use lockstep_storage::partition::{SEGMENTS_DEFAULT, segment_len_min};
-use lockstep_storage::record::{Draft, Record};
+use lockstep_storage::record::Draft;
 
 use super::engines::{Engines, SimGenerations};
 use super::random::Random;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub flushing: Option<Progress>,
     /// The core was told that the device is full.
     pub told_full: bool,
+    /// Its engine was found damaged: it does nothing more.
+    pub broken: bool,
     /// What the world keeps an eye on.
     pub watch: Watch,
 }
@@ -83,11 +86,17 @@ pub struct Watch {
 impl Worker {
     /// A worker on what a start has opened.
     #[must_use]
-    pub fn new(origin: Origin, image: Image, generations: SimGenerations, aside: &Aside) -> Self {
-        let aside = Arc::clone(aside);
-        let set_aside = Box::new(move |_: &Origin, _: Epoch, records: &[Record]| {
-            if let Ok(mut aside) = aside.lock() {
-                aside.extend(records.iter().map(|record| record.header.checksum));
+    pub fn new(origin: Origin, image: Image, generations: SimGenerations, tails: &Tails, forgets_chunks: bool) -> Self {
+        let tails = Arc::clone(tails);
+        let set_aside = Box::new(move |origin: &Origin, _: Epoch, step: Aside<'_>| {
+            let Ok(mut tails) = tails.lock() else { return Ok(()) };
+            match step {
+                Aside::Records(records) => tails.records.extend(records.iter().map(|record| record.header.checksum)),
+                Aside::Chunks(_) if forgets_chunks => {}
+                Aside::Chunks(chunks) => {
+                    let named = |chunk: &Chunk| ((origin.clone(), chunk.body, chunk.index), chunk.bytes.clone());
+                    tails.chunks.extend(chunks.iter().map(named));
+                }
             }
             Ok(())
         });
@@ -100,13 +109,23 @@ impl Worker {
             busy: false,
             flushing: None,
             told_full: false,
+            broken: false,
             watch: Watch::default(),
         }
     }
 }
 
-/// Checksums of the records that a site has set aside, durably.
-pub type Aside = Arc<Mutex<HashSet<u64>>>;
+/// What a site has set aside, durably.
+#[derive(Debug, Default)]
+pub struct SetAside {
+    /// Checksums of records.
+    pub records: HashSet<u64>,
+    /// Chunks from before the first of them.
+    pub chunks: HashMap<(Origin, BodyId, u32), Bytes>,
+}
+
+/// The same, of all its processes.
+pub type Tails = Arc<Mutex<SetAside>>;
 
 /// Acks that have reached a process, taken into account by its core or not yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -171,7 +190,7 @@ pub struct SiteState {
     /// The engines.
     pub engines: Engines,
     /// What its workers have set aside.
-    pub aside: Aside,
+    pub tails: Tails,
     /// The process, where one runs.
     pub process: Option<Process>,
     /// Processes so far.
@@ -188,6 +207,8 @@ pub struct SiteState {
     pub full: bool,
     /// The engine's next flush fails for good.
     pub flush_fails: bool,
+    /// The engine of this origin is found damaged, by the process that runs.
+    pub damaged: Option<Origin>,
     /// What it sends does not arrive.
     pub cut: bool,
 }
@@ -214,6 +235,13 @@ fn limits() -> Limits {
         apply_step: 3,
         collect_step: 3,
         baseline_step_len: 8 << 10,
+        flap_losses: 2,
+        flap_window_ms: 2_000,
+        hold_off_ms: 200,
+        hold_off_max_ms: 900,
+        steady_ms: 300,
+        slow_persist_ms: 150,
+        write_timeout_ms: 900,
     }
 }
 
@@ -249,7 +277,7 @@ impl SiteState {
             nvram: SimNvram::new(lockstep_mirror::start::region_len(&plan)),
             plan,
             engines: Engines::default(),
-            aside: Aside::default(),
+            tails: Tails::default(),
             process: None,
             boots: 0,
             lost: false,
@@ -258,6 +286,7 @@ impl SiteState {
             slow: false,
             full: false,
             flush_fails: false,
+            damaged: None,
             cut: false,
         }
     }

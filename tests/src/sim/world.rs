@@ -1,6 +1,7 @@
 //! The world of a run: virtual time, everything that will happen, the sites and the links between them. It carries the
 //! cores' effects out with delays and faults of the noise's choosing, and holds each of them against the model.
 
+mod chunks;
 mod decay;
 mod device;
 mod fault;
@@ -11,7 +12,7 @@ mod stall;
 mod worker;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use lockstep_mirror::client::{OriginState, Role};
 use lockstep_mirror::event::{Connection, Effect, Event, IDLE_INTERVAL_MS, Now, Report, Ticket};
@@ -19,6 +20,7 @@ use lockstep_mirror::node::PROVED;
 use lockstep_storage::id::Origin;
 use lockstep_storage::superblock::StoredRole;
 
+use self::chunks::Mender;
 use super::client::Clients;
 use super::coverage::{Coverage, Seen};
 use super::image::References;
@@ -111,6 +113,8 @@ pub struct World {
     /// The mistake that is made on purpose, to see it found.
     pub(super) mistake: Option<Mistake>,
     orders: Vec<(Ticket, Site, Pair, Order)>,
+    /// Readers who wait for a chunk to be repaired.
+    menders: BTreeMap<Ticket, Mender>,
     /// The answers to orders.
     replies: Vec<(Order, Site, Result<Report, String>)>,
     spare: Vec<Effect>,
@@ -146,6 +150,7 @@ impl World {
             seen: Coverage::default(),
             mistake,
             orders: Vec::new(),
+            menders: BTreeMap::new(),
             replies: Vec::new(),
             spare: Vec::new(),
             waited: [None; SITES],
@@ -289,13 +294,16 @@ impl World {
         let now = self.moment(site);
         let Some(boot) = self.boot(site) else { return Ok(()) };
         self.trace_event(site, &event);
-        let failed = matches!(event, Event::PersistFailed { .. } | Event::EngineFailed { .. });
+        // One that is damaged is marked so first.
+        let failed = matches!(event, Event::PersistFailed { .. } | Event::EngineFailed { damaged: false, .. });
         let idle = matches!(event, Event::Idle);
         let mut effects = std::mem::take(&mut self.spare);
         if let Some(process) = &mut self.sites[site.index()].process {
             process.node.handle(event, now, &mut effects);
         }
-        if failed && !matches!(effects[..], [Effect::Stop { .. }]) {
+        let stops = effects.iter().any(|effect| matches!(effect, Effect::Stop { .. }));
+        let silent = effects.iter().all(|effect| matches!(effect, Effect::Stop { .. } | Effect::Note { .. }));
+        if failed && !(stops && silent) {
             return broken(8, format!("a persist or the engine failed at {site:?} and the node goes on"));
         }
         let done = self.carry_out(site, boot, &mut effects);
@@ -366,6 +374,7 @@ impl World {
                 | Effect::Collect { .. }
                 | Effect::Cut { .. }
                 | Effect::Baseline { .. }
+                | Effect::Repair { .. }
                 | Effect::Fetch { .. } => self.worker_task(site, effect)?,
                 Effect::Connect { origin, connection, delay_ms } => {
                     let jitter = self.noise.below(5);
@@ -421,6 +430,9 @@ impl World {
 
     /// An order is answered.
     fn reply(&mut self, site: Site, ticket: Ticket, result: Result<Report, String>) -> Checked {
+        if let Some(mender) = self.menders.remove(&ticket) {
+            return self.was_mended(&mender, result.is_ok());
+        }
         let Some(index) = self.orders.iter().position(|(t, ..)| *t == ticket) else {
             return broken(7, format!("{site:?} answers an order that nobody gave, or answers it twice"));
         };
@@ -433,6 +445,9 @@ impl World {
                 Order::Failback => self.model.keeps_answered(pair.other(site), &pair.origin())?,
                 _ => {}
             }
+        }
+        if order == Order::Alone && result.is_ok() {
+            self.model.goes_on_alone(site, &pair.origin());
         }
         self.cover_reply(order, &result);
         self.replies.push((order, site, result));

@@ -38,3 +38,34 @@ async fn records_are_counted_wherever_they_come_from_once_each() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_lost_link_and_the_clock_of_the_peer_are_in_the_figures() {
+    let (a, b) = Node::pair().await;
+    for node in [&a, &b] {
+        let began = Instant::now();
+        loop {
+            let text = admin(node, "GET", "/metrics", "").await.text();
+            let skew = text
+                .lines()
+                .find_map(|line| line.strip_prefix("lockstep_stream_clock_skew_seconds{origin=\"site-a\"} "));
+            if let Some(skew) = skew {
+                // Both have one clock.
+                assert!(skew.parse::<f64>().is_ok_and(|skew| skew.abs() < 1.0), "{skew}");
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{} does not know the time of its peer", node.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(values(&a, "lockstep_stream_link_losses_total").await, [0]);
+    let changes = values(&a, "lockstep_stream_state_changes_total").await;
+    drop(b);
+    let began = Instant::now();
+    while values(&a, "lockstep_stream_link_losses_total").await != [1] {
+        assert!(began.elapsed() < PATIENCE, "a link that is gone is not counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(values(&a, "lockstep_stream_flapping").await, [0], "once is not often");
+    assert!(changes[0] >= 2 && values(&a, "lockstep_stream_state_changes_total").await >= changes);
+}

@@ -2,7 +2,7 @@
 
 use lockstep_mirror::client::{Role, RoleChange};
 use lockstep_mirror::plan::Policy;
-use lockstep_mirror::status::{OriginStatus, Status, StreamState};
+use lockstep_mirror::status::{DeviceStatus, OriginStatus, Status, StreamState};
 use lockstep_mirror::tail::{TailFile, TailName};
 use lockstep_storage::id::{Epoch, Origin, Seq};
 
@@ -36,13 +36,21 @@ fn origin(name: &str, role: Role, state: StreamState, peer: Option<&str>) -> Ori
         degraded_acks: 0,
         mirrored_acks: 12,
         connects: 1,
+        linked: peer.is_some(),
+        link_losses: 0,
+        flapping: false,
+        state_changes: 2,
+        skew_ms: peer.map(|_| -12),
         segments: (3, 1, 0),
         segment_len: 16 << 20,
         segment_waits: 0,
         full: false,
+        stuck: None,
         trimmed: Seq(9),
         baseline: None,
         rebuilding: false,
+        repaired: 0,
+        unrepaired: 0,
     }
 }
 
@@ -56,6 +64,7 @@ fn node(name: &str, origins: Vec<OriginStatus>) -> Status {
         batch_records: 12,
         batch_bytes: 49_152,
         persist_us: 3_000,
+        device: DeviceStatus::default(),
     }
 }
 
@@ -84,6 +93,7 @@ fn the_view_survives_json_and_says_what_matters() {
     for expected in [
         "node site-a",
         "in_sync",
+        "link               up, lost 0 times   clock of the peer -12 ms",
         "policy sync",
         "peer site-b",
         "10 (1.0 s ago)",
@@ -93,4 +103,11 @@ fn the_view_survives_json_and_says_what_matters() {
     ] {
         assert!(text.contains(expected), "missing '{expected}' in:\n{text}");
     }
+    assert!(!text.contains("SLOW") && !text.contains("FLAPPING"), "{text}");
+    let mut status = source();
+    status.device = DeviceStatus { slow: true, slow_ms: 4_200, worst_ms: 1_300, ..DeviceStatus::default() };
+    status.origins[0].flapping = true;
+    let text = NodeView::new(&status, 60, 1_000_000).text();
+    assert!(text.contains("NVRAM SLOW for 4 s: a persist took up to 1300 ms"), "{text}");
+    assert!(text.contains("lost 0 times   FLAPPING"), "{text}");
 }

@@ -58,6 +58,8 @@ impl Site {
             body_bytes: None,
             body_checksum: None,
             damaged: deep.then_some(whole[0].damaged),
+            chunks_damaged: None,
+            chunks_repaired: None,
         }
     }
 }
@@ -77,7 +79,7 @@ impl Looked for Site {
 /// What is named of one site, or of two.
 async fn named(sites: &[&Site], deep: bool) -> Result<Named, String> {
     let nodes: Vec<_> = ["site-a", "site-b"].iter().zip(sites).map(|(name, site)| site.digest(name, deep)).collect();
-    let body = VerifyBody { origin: "site-a".into(), deep };
+    let body = VerifyBody { origin: "site-a".into(), deep, repair: false };
     let mut walk = Walk::new(&body, &nodes);
     walk.run_through(sites).await?;
     Ok(walk.named)
@@ -214,7 +216,7 @@ async fn nodes_that_answer_without_end_are_not_asked_without_end() {
     let (one, other) = (Endless("1", Cell::new(0)), Endless("2", Cell::new(0)));
     let many = Site::new(&objects(1000));
     let nodes = [many.digest("site-a", false), many.digest("site-b", false)];
-    let body = VerifyBody { origin: "site-a".into(), deep: false };
+    let body = VerifyBody { origin: "site-a".into(), deep: false, repair: false };
     let refused = Walk::new(&body, &nodes).run_through(&[&one, &other]).await.expect_err("no end");
     assert!(refused.contains("no end") && one.1.get() == RANGES_MAX, "{} questions: {refused}", one.1.get());
 }

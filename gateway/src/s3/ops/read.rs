@@ -32,7 +32,7 @@ impl Reading {
         let origins = gateway.client.origins();
         let state = origins.iter().find(|state| state.origin == request.origin);
         let replica_of = state.filter(|state| state.role != Role::Source).cloned();
-        let view = gateway.client.view(&request.origin)?;
+        let view = gateway.client.mending_view(&request.origin)?;
         Ok(Self { view, origin: request.origin.clone(), replica_of })
     }
 

@@ -29,7 +29,7 @@ pub async fn upload_part_copy(gateway: &Arc<Gateway>, request: Request) -> S3Res
     let number = multipart::part_number(&request)?;
     let source = Source::parse(&request.headers)?;
     let algorithms = begin(&target, &request, None)?;
-    let view = target.client.view(&target.origin)?;
+    let view = target.client.mending_view(&target.origin)?;
     let object = source.find(&view, &request)?;
     let range = copied(&request, &object)?;
 

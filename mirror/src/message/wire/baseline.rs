@@ -2,7 +2,7 @@
 //! append; all of it is covered by the message's CRC. Private to the wire format.
 
 use bytes::Bytes;
-use lockstep_storage::id::{BodyId, Epoch, NodeId, Seq};
+use lockstep_storage::id::{BodyId, ChunkId, Epoch, NodeId, Seq};
 use lockstep_storage::image::baseline::{Bookmark, Piece};
 use prost::Message as _;
 
@@ -65,7 +65,7 @@ struct PieceBody {
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct ChunkBody {
+pub(super) struct ChunkBody {
     #[prost(uint64, tag = "1")]
     counter: u64,
     #[prost(fixed64, tag = "2")]
@@ -96,14 +96,27 @@ impl From<BookmarkBody> for Bookmark {
     }
 }
 
+impl From<ChunkId> for ChunkBody {
+    fn from(chunk: ChunkId) -> Self {
+        let BodyId { epoch, seq } = chunk.body;
+        Self { counter: epoch.counter, node: epoch.node.0, seq: seq.0, index: chunk.index }
+    }
+}
+
+impl From<ChunkBody> for ChunkId {
+    fn from(body: ChunkBody) -> Self {
+        let epoch = Epoch { counter: body.counter, node: NodeId(body.node) };
+        Self { body: BodyId { epoch, seq: Seq(body.seq) }, index: body.index }
+    }
+}
+
 impl From<&Piece> for PieceBody {
     fn from(piece: &Piece) -> Self {
         match piece {
             Piece::Entry { key, value } => Self { key: key.clone(), value: value.clone(), chunk: None },
             Piece::Chunk { body, index, bytes } => {
-                let (counter, node, seq) = (body.epoch.counter, body.epoch.node.0, body.seq.0);
-                let chunk = Some(ChunkBody { counter, node, seq, index: *index });
-                Self { key: Bytes::new(), value: bytes.clone(), chunk }
+                let chunk = ChunkId { body: *body, index: *index };
+                Self { key: Bytes::new(), value: bytes.clone(), chunk: Some(chunk.into()) }
             }
         }
     }
@@ -113,8 +126,8 @@ impl PieceBody {
     fn check(self) -> Result<Piece, WireError> {
         let piece = match self.chunk {
             None => Piece::Entry { key: self.key, value: self.value },
-            Some(ChunkBody { counter, node, seq, index }) => {
-                let body = BodyId { epoch: Epoch { counter, node: NodeId(node) }, seq: Seq(seq) };
+            Some(chunk) => {
+                let ChunkId { body, index } = chunk.into();
                 Piece::Chunk { body, index, bytes: self.value }
             }
         };

@@ -1,4 +1,4 @@
-//! The protobuf bodies of all messages but [`super::Append`] and those of a baseline, which stand in `baseline`. Fields may be added: an older node skips them.
+//! The protobuf bodies of all messages but [`super::Append`] and those of `baseline` and `mending`. Fields may be added: an older node skips them.
 //! Names and enumerations are checked here, so that the core may trust them. Private to the wire format.
 
 use bytes::Bytes;
@@ -6,12 +6,12 @@ use lockstep_storage::id::{Epoch, NodeId, Origin, Position, Seq};
 use lockstep_storage::superblock::EpochEntry;
 use prost::Message as _;
 
-use super::{WireError, baseline};
-use crate::message::{Ack, Hello, Message, PROTOCOL_VERSION, Welcome};
+use super::{WireError, baseline, mending};
+use crate::message::{Ack, Clock, Hello, Message, PROTOCOL_VERSION, Welcome};
 use crate::plan::{AckLevel, Policy};
 
 /// Highest kind that this version knows.
-pub(super) const KIND_MAX: u8 = KIND_APPLY;
+pub(super) const KIND_MAX: u8 = mending::KIND_HAVE;
 
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;
@@ -24,6 +24,8 @@ const KIND_SET_IN_SYNC: u8 = 9;
 const KIND_IN_SYNC_STORED: u8 = 10;
 const KIND_HAND_OVER: u8 = 11;
 const KIND_APPLY: u8 = 18;
+const KIND_CLOCK: u8 = 19;
+const KIND_CLOCK_ECHO: u8 = 20;
 
 /// A reason is cut at this length, in bytes: it is one sentence.
 const REASON_LEN_MAX: usize = 2 << 10;
@@ -142,6 +144,26 @@ struct FlagBody {
     flag: bool,
 }
 
+/// In milliseconds.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct ClockBody {
+    #[prost(uint64, tag = "1")]
+    sent: u64,
+    #[prost(sint64, optional, tag = "2")]
+    skew: Option<i64>,
+    #[prost(uint64, tag = "3")]
+    error: u64,
+}
+
+/// In milliseconds.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct ClockEchoBody {
+    #[prost(uint64, tag = "1")]
+    sent: u64,
+    #[prost(uint64, tag = "2")]
+    clock: u64,
+}
+
 /// Kind and body of a message. An `Append` has no body of this sort; the encoder keeps it away.
 pub(super) fn encode(message: &Message) -> (u8, Vec<u8>) {
     match message {
@@ -167,6 +189,14 @@ pub(super) fn encode(message: &Message) -> (u8, Vec<u8>) {
         Message::HandOver { last } => (KIND_HAND_OVER, PositionBody::from(*last).encode_to_vec()),
         Message::Apply { through } => (KIND_APPLY, SeqBody { seq: through.0 }.encode_to_vec()),
         Message::Baseline(message) => baseline::encode(message),
+        Message::Clock(Clock { sent_ms, skew_ms, error_ms }) => {
+            let body = ClockBody { sent: *sent_ms, skew: *skew_ms, error: *error_ms };
+            (KIND_CLOCK, body.encode_to_vec())
+        }
+        Message::ClockEcho { sent_ms, clock_ms } => {
+            (KIND_CLOCK_ECHO, ClockEchoBody { sent: *sent_ms, clock: *clock_ms }.encode_to_vec())
+        }
+        Message::Mending(message) => mending::encode(message),
     }
 }
 
@@ -194,6 +224,15 @@ pub(super) fn decode(kind: u8, body: Bytes) -> Result<Message, WireError> {
         KIND_IN_SYNC_STORED => Ok(Message::InSyncStored(parse::<FlagBody>(kind, body)?.flag)),
         KIND_HAND_OVER => Ok(Message::HandOver { last: parse::<PositionBody>(kind, body)?.into() }),
         KIND_APPLY => Ok(Message::Apply { through: Seq(parse::<SeqBody>(kind, body)?.seq) }),
+        KIND_CLOCK => {
+            let ClockBody { sent, skew, error } = parse(kind, body)?;
+            Ok(Message::Clock(Clock { sent_ms: sent, skew_ms: skew, error_ms: error }))
+        }
+        KIND_CLOCK_ECHO => {
+            let ClockEchoBody { sent, clock } = parse(kind, body)?;
+            Ok(Message::ClockEcho { sent_ms: sent, clock_ms: clock })
+        }
+        mending::KIND_WANT | mending::KIND_HAVE => mending::decode(kind, body).map(Message::Mending),
         other => baseline::decode(other, body).map(Message::Baseline),
     }
 }

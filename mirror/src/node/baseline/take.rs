@@ -12,9 +12,10 @@ use lockstep_storage::superblock::{EpochEntry, StoredRole};
 use crate::event::{BaselineStep, BaselineTask, Effect};
 use crate::message::{Baseline, Hello, Message};
 use crate::node::Context;
-use crate::node::destination::Gate;
+use crate::node::destination::{Gate, started_empty};
 use crate::node::epochs::{History, fault_of};
 use crate::node::log::{After, Log, Side};
+use crate::note::{Note, Noted};
 use crate::status::BaselineProgress;
 
 /// How far a baseline is.
@@ -85,23 +86,48 @@ impl Taking {
     }
 }
 
+/// What of this end's history need not be set aside before a baseline.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Kept {
+    /// The last record that the source has too; 0 where that cannot be told.
+    pub(in crate::node) common: Seq,
+    /// The last one that is not set aside: that one, or 0 where everything is given up by order.
+    pub(in crate::node) through: Seq,
+}
+
 impl Log {
-    /// This end's history cannot go on: after `common` it is set aside, and the source is asked for a baseline.
-    pub(in crate::node) fn take_baseline(&mut self, hello: &Hello, common: Seq, cx: &mut Context) {
+    /// This end's history cannot go on: what is not kept of it is set aside, and the source is asked for a baseline.
+    pub(in crate::node) fn take_baseline(&mut self, hello: &Hello, kept: Kept, cx: &mut Context) {
         let history = History { epochs: &hello.epochs, last: hello.last };
-        let epoch = history.epoch_at(common).unwrap_or_default();
+        let epoch = history.epoch_at(kept.through).unwrap_or_default();
         let (origin, last) = (self.origin.clone(), self.last.seq);
         // What is trimmed is in the image only, which is given up.
-        let after = common.max(self.trimmed);
+        let (common, after) = (kept.common, kept.through.max(self.trimmed));
         let destination = self.destination();
         destination.gate = Gate::Filling;
-        destination.taking = Some(Taking::new(Stage::SettingAside));
+        // What is set aside comes after this.
+        destination.taking =
+            Some(Taking { at: Position { seq: after, epoch, checksum: 0 }, ..Taking::new(Stage::SettingAside) });
         cx.store.change(&origin, |entry| entry.in_sync = false);
         if after >= last {
             return self.ask_for_baseline(cx);
         }
-        cx.note(&origin, format!("setting records {} to {last} aside: {} goes another way", after.next(), hello.node));
-        cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { after, epoch } });
+        cx.emit(Effect::Baseline { origin, task: BaselineTask::SetAside { common, after, epoch } });
+    }
+
+    /// There is nothing in the image here: what the source has takes its place, where that is known to be what was here, or more.
+    pub(in crate::node) fn fill_anew(&mut self, hello: &Hello, damaged: &str, cx: &mut Context) {
+        let entry = cx.store.entry(&self.origin);
+        let known = entry.epochs.last().is_none_or(|last| hello.epochs.contains(last));
+        if !known || hello.last.seq < entry.consistency_point || started_empty(hello, entry) {
+            let (source, origin) = (&hello.node, &self.origin);
+            let text =
+                format!("{damaged}; {source} does not have what was here: 'lockstep rebuild {origin}' gives it up");
+            return self.refuse_hello(&text, cx);
+        }
+        let text = format!("{damaged}: {} fills it", hello.node);
+        self.note(Note::new(Noted::EngineRefilled).reason(text), cx);
+        self.take_baseline(hello, Kept { common: Seq::ZERO, through: Seq::ZERO }, cx);
     }
 
     /// Nothing of the origin is here, or the source says that it has nothing that follows.
@@ -160,9 +186,12 @@ impl Log {
     pub(in crate::node) fn on_taker_step(&mut self, step: BaselineStep, cx: &mut Context) {
         let stage = self.destination().taking.as_ref().map(|taking| taking.stage);
         match (step, stage) {
-            (BaselineStep::SetAside, Some(Stage::SettingAside)) => self.ask_for_baseline(cx),
+            (BaselineStep::SetAside, Some(Stage::SettingAside)) => self.set_aside(cx),
             (BaselineStep::Begun { at, next, have }, Some(Stage::Beginning)) => self.begun(at, next, have, cx),
-            (BaselineStep::Refused { reason }, Some(Stage::Beginning)) => self.refuse_hello(&reason, cx),
+            (BaselineStep::Refused { reason }, Some(Stage::Beginning)) => {
+                self.note(Note::new(Noted::BaselineRefused).reason(reason.clone()), cx);
+                self.refuse_hello(&reason, cx);
+            }
             (BaselineStep::Taken { at, bytes, whole }, Some(Stage::Filling)) => self.taken(at, bytes, whole, cx),
             (BaselineStep::Swapped { progress, time_ms }, Some(Stage::Swapping)) => self.swapped(progress, time_ms, cx),
             // Of an attempt that is over.
@@ -170,15 +199,25 @@ impl Log {
         }
     }
 
+    /// What would be given up is in a file, durably.
+    fn set_aside(&mut self, cx: &mut Context) {
+        let Some(taking) = &self.destination().taking else { return };
+        let (first, last) = (taking.at.seq.next(), self.last.seq);
+        let text = "the source goes another way: they are in a tail, see 'lockstep tail list'";
+        self.note(Note::new(Noted::TailSetAside).reason(text).records(first, last), cx);
+        self.ask_for_baseline(cx);
+    }
+
     fn begun(&mut self, at: Position, next: Bookmark, have: u64, cx: &mut Context) {
         let now_ms = cx.now.mono_ms;
         let destination = self.destination();
         let Some(taking) = destination.taking.as_mut().filter(|taking| taking.at == at) else { return };
         (taking.stage, taking.began_ms, taking.have) = (Stage::Filling, now_ms, have);
+        let total = taking.total;
         let Some(connection) = destination.connection() else { return };
         destination.reason = format!("a baseline at {at} is taken");
-        let reason = destination.reason.clone();
-        cx.note(&self.origin, reason);
+        let what = if next == Bookmark::default() { Noted::BaselineBegun } else { Noted::BaselineResumed };
+        self.note(Note::new(what).at(at).bytes(total.saturating_sub(have)), cx);
         self.send(connection, Message::Baseline(Baseline::Ready { next, have }), cx);
     }
 
@@ -219,6 +258,7 @@ impl Log {
             entry.peer_incarnation = incarnation;
             entry.consistency_point = at.seq;
             entry.rebuild = false;
+            entry.damaged = false;
             entry.engine_generation += 1;
             entry.generation_floor = floor;
         });
@@ -256,12 +296,14 @@ impl Log {
         self.flushed = progress;
         self.trimmed = progress.trimmed;
         self.recovered = at.seq;
+        self.stuck = None;
         self.history += 1;
         let destination = self.destination();
         destination.taking = None;
+        destination.damaged = None;
         destination.gate = Gate::Shut;
         destination.unapplied = crate::node::log::Ages::default();
-        cx.note(&self.origin, format!("the baseline at {at} is in place"));
+        self.note(Note::new(Noted::BaselineDone).at(at), cx);
         self.publish(cx);
         self.greet(cx);
         self.promote_progress(cx);

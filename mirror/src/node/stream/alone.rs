@@ -55,7 +55,6 @@ impl Log {
             self.send(connection, Message::SetInSync(false), cx);
         }
         let version = cx.store.change(&self.origin, |entry| entry.in_sync = false);
-        cx.note(&self.origin.clone(), format!("out of sync: {reason}"));
         self.when_stored(version, After::Alone);
     }
 
@@ -65,6 +64,10 @@ impl Log {
         }
         let Some(stream) = self.stream() else { return };
         stream.degrading = false;
+        if stream.state == StreamState::Unsettled {
+            // Found to have gone back in time meanwhile.
+            return;
+        }
         stream.alone = true;
         let unmet = std::mem::take(&mut stream.unmet);
         let (linked, reason) = (stream.is_linked(), stream.reason.clone());
@@ -96,7 +99,6 @@ impl Log {
             stream.set(StreamState::Paused, "paused by the operator".into());
         }
         self.drop_connection("paused by the operator", cx);
-        cx.note(&origin, "paused by the operator");
         let report = self.report(format!("{origin} is paused"), cx);
         cx.emit(Effect::Reply { ticket, result: Ok(report) });
     }

@@ -14,6 +14,9 @@ use crate::node::log::{After, Log};
 use crate::plan::Policy;
 use crate::status::StreamState;
 
+/// How the reason of a stream begins that could be in sync and waits for its link to stand.
+const HELD_OFF: &str = "the mirror has nearly everything, and writers wait for it when its link has stood";
+
 impl Stream {
     /// Catching up, it has been sent everything, and lags no more than writers can wait for: what had been sent when that
     /// was first so has arrived, and what came since has not waited for half of the time that makes a mirror late. On a slow
@@ -39,7 +42,7 @@ impl Log {
     pub(super) fn on_ack(&mut self, ack: Ack, cx: &mut Context) {
         let last = self.last.seq;
         let Some(stream) = self.stream() else { return };
-        if ack.persisted > last || ack.received > last {
+        if ack.persisted.max(ack.received).max(ack.applied) > last {
             return self.protocol_error("an ack of a record that was never made", cx);
         }
         let peer = &mut stream.peer;
@@ -61,6 +64,7 @@ impl Log {
     pub(in crate::node) fn converge(&mut self, cx: &mut Context) {
         let last = self.last.seq;
         let now_ms = cx.now.mono_ms;
+        let (hold_off_ms, losses) = (self.watch.flaps.hold_off_ms(&self.limits), self.watch.flaps.recent());
         let Some(stream) = self.stream() else { return };
         if !stream.is_linked() || stream.degrading || stream.state == StreamState::HandingOver {
             return;
@@ -70,7 +74,13 @@ impl Log {
             stream.set(state, "async".into());
             return;
         }
-        if stream.state == StreamState::CatchingUp && stream.is_near_the_end(last, now_ms) {
+        let near = stream.state == StreamState::CatchingUp && stream.is_near_the_end(last, now_ms);
+        // Each time that writers wait for a link that is lost again they wait in vain, for `link_timeout`.
+        let held = near && stream.alone && now_ms.saturating_sub(stream.linked_ms) < hold_off_ms;
+        if held && !stream.reason.starts_with(HELD_OFF) {
+            stream.reason = format!("{HELD_OFF} for {hold_off_ms} ms: it was lost {losses} times in a short while");
+        }
+        if near && !held {
             stream.alone = false;
             stream.closing_at = last;
             stream.unacked.restart(now_ms);
@@ -104,7 +114,6 @@ impl Log {
         stream.set(StreamState::InSync, "the mirror has every committed record".into());
         stream.untold = false;
         let connection = stream.up();
-        cx.note(&self.origin.clone(), "in sync");
         if let Some(connection) = connection {
             self.send(connection, Message::SetInSync(true), cx);
         }
@@ -117,6 +126,10 @@ impl Log {
         let now_ms = cx.now.mono_ms;
         let Some(stream) = self.stream() else { return };
         let Some(connection) = stream.up() else { return };
+        if stream.has_parted() {
+            let at = stream.follows.seq;
+            return self.parted(at, cx);
+        }
         loop {
             let records = stream.next_message();
             if records.is_empty() {

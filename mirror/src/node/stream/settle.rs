@@ -4,33 +4,52 @@
 //!
 //! Always true: no record is sent before both ends are known to hold one history.
 
-use lockstep_storage::id::Seq;
+use lockstep_storage::id::{Epoch, Position, Seq};
 use lockstep_storage::record::Record;
 use lockstep_storage::superblock::EpochEntry;
 
 use super::{Link, PeerMarks};
+use crate::event::Connection;
 use crate::message::{Message, Welcome};
 use crate::node::Context;
 use crate::node::epochs::{History, Relation, relation};
-use crate::node::log::Log;
+use crate::node::log::{Log, Side};
+use crate::note::{Note, Noted};
 use crate::plan::Policy;
 use crate::status::StreamState;
 
 impl Log {
     pub(super) fn refused(&mut self, reason: &str, epochs: &[EpochEntry], cx: &mut Context) {
         let ours = self.epoch(cx);
-        if let Some(theirs) = epochs.last().map(|e| e.epoch)
-            && theirs > ours
-            && theirs.node != cx.node.node_id()
-        {
-            return self.depose(theirs, cx);
+        match epochs.last().map(|e| e.epoch) {
+            Some(theirs) if theirs > ours && theirs.node != cx.node.node_id() => self.depose(theirs, cx),
+            Some(theirs) if theirs > ours => self.set_back(theirs, cx),
+            _ => self.reject(&format!("the mirror refused: {reason}"), cx),
         }
-        self.reject(&format!("the mirror refused: {reason}"), cx);
+    }
+
+    /// The mirror has records under a later epoch of this very node: an old copy of its disks is back (F12). What clients were
+    /// answered for since is not here, so nothing is answered alone on top of it before an operator says so; and then not
+    /// under an epoch that was used.
+    fn set_back(&mut self, theirs: Epoch, cx: &mut Context) {
+        let ours = self.epoch(cx);
+        if cx.store.entry(&self.origin).fenced_by < theirs {
+            cx.store.change(&self.origin, |entry| entry.fenced_by = theirs);
+        }
+        let Some(stream) = self.stream() else { return };
+        if stream.state != StreamState::HandingOver {
+            stream.alone = false;
+            stream.set(StreamState::Unsettled, String::new());
+        }
+        let reason =
+            format!("this node has gone back in time: it is under epoch {ours}, the mirror has its epoch {theirs}");
+        self.refuse_submissions(&reason, cx);
+        self.give_up(&reason, 0, false, cx);
+        self.reject(&reason, cx);
     }
 
     /// The streams do not fit: keeps trying slowly, in a state that says why.
-    fn reject(&mut self, reason: &str, cx: &mut Context) {
-        let origin = self.origin.clone();
+    pub(in crate::node) fn reject(&mut self, reason: &str, cx: &mut Context) {
         self.drop_connection(reason, cx);
         let Some(stream) = self.stream() else { return };
         stream.attempts = stream.attempts.max(8);
@@ -40,8 +59,9 @@ impl Log {
         } else {
             stream.set(StreamState::Refused, reason.to_owned());
         }
-        cx.note(&origin, format!("{reason}; trying again"));
         self.connect(cx);
+        let retry_ms = self.stream().and_then(|stream| stream.retry_ms());
+        self.note(Note::new(Noted::StreamRefused).reason(reason).retry_ms(retry_ms), cx);
     }
 
     /// The destination has said what it has: from here on both ends hold one history, or the reason why not is known.
@@ -53,8 +73,8 @@ impl Log {
         let committed = self.committed;
         match found {
             Relation::Same | Relation::Behind(_) if entry.lacks > self.last.seq => self.lacks_for_good(cx),
-            Relation::Same | Relation::Behind(_) if welcome.last.seq < self.trimmed => {
-                let (has, from) = (welcome.last.seq, self.trimmed.next());
+            Relation::Same | Relation::Behind(_) if welcome.last.seq < self.readable_from() => {
+                let (has, from) = (welcome.last.seq, self.readable_from().next());
                 if let Some(stream) = self.stream() {
                     // It has lost what it had acknowledged: nobody is told that it has it.
                     stream.peer = PeerMarks { received: has, persisted: has, applied: Seq::ZERO };
@@ -64,16 +84,19 @@ impl Log {
             }
             Relation::Same | Relation::Behind(_) => {
                 if welcome.last.seq < committed && entry.in_sync {
-                    let text = format!("the mirror lost records after {}: it gets them again", welcome.last.seq);
-                    cx.note(&self.origin.clone(), text);
+                    let text = "it gets them again";
+                    let (first, last) = (welcome.last.seq.next(), committed);
+                    self.note(Note::new(Noted::MirrorLostRecords).reason(text).records(first, last), cx);
                 }
                 if cx.store.entry(&self.origin).peer_incarnation != welcome.incarnation {
                     cx.store.change(&self.origin, |entry| entry.peer_incarnation = welcome.incarnation);
                 }
-                self.link_up(welcome.last.seq, welcome.credit, cx);
+                self.link_up(welcome.last, welcome.credit, cx);
             }
             Relation::Ahead if self.source().fresh => {
-                self.protocol_error("the mirror claims records that this node never wrote", cx);
+                let (ours, theirs) = (self.last.seq, welcome.last.seq);
+                let text = "this node has gone back in time, or the mirror claims records that were never written";
+                self.reject(&format!("{text}: under one epoch there are {theirs} there and {ours} here"), cx);
             }
             Relation::Ahead => {
                 let (after, last) = (self.last.seq, welcome.last);
@@ -82,10 +105,7 @@ impl Log {
                 stream.adopting = Some(last);
                 stream.credit = welcome.credit;
                 let alone = stream.alone;
-                cx.note(
-                    &self.origin.clone(),
-                    format!("adopting records {} to {} from the mirror", after.next(), last.seq),
-                );
+                self.note(Note::new(Noted::AdoptBegun).records(after.next(), last.seq), cx);
                 // A client may have been answered for what is missing here: nobody reads the image until it holds that. One
                 // that answers alone goes on without, if the mirror goes away before it has come.
                 if !alone {
@@ -135,9 +155,9 @@ impl Log {
                 let credit = stream.credit;
                 self.recovered = self.recovered.max(persisted);
                 self.publish(cx);
-                cx.note(&self.origin.clone(), format!("adopted the mirror's records up to {persisted}"));
+                self.note(Note::new(Noted::AdoptDone).seq(persisted), cx);
                 if self.is_repaired(cx) {
-                    self.link_up(persisted, credit, cx);
+                    self.link_up(last, credit, cx);
                 }
             }
             Some(target) if persisted >= target.seq => {
@@ -164,7 +184,7 @@ impl Log {
             return false;
         }
         cx.store.change(&self.origin, |entry| entry.lacks = Seq::ZERO);
-        cx.note(&self.origin.clone(), format!("repaired: the damaged records up to {lacks} came from the mirror"));
+        self.note(Note::new(Noted::RecordsRepaired).reason("they came from the mirror").seq(lacks), cx);
         true
     }
 
@@ -175,8 +195,48 @@ impl Log {
         self.reject(&reason, cx);
     }
 
-    /// Both ends hold one history, the destination up to `has`: sends the rest.
-    fn link_up(&mut self, has: Seq, credit: u64, cx: &mut Context) {
+    /// The destination must have everything up to here to go on with records: what is trimmed, and what is damaged.
+    fn readable_from(&self) -> Seq {
+        let Side::Source(source) = &self.side else { return self.trimmed };
+        let unreadable = source.stream.as_ref().and_then(|stream| stream.unreadable);
+        self.trimmed.max(unreadable.unwrap_or_default())
+    }
+
+    /// A record that the destination lacks is damaged here, or its chunk is: the image may be sound without it, or with what is
+    /// in it repaired.
+    pub(in crate::node) fn stream_unreadable(
+        &mut self,
+        connection: Connection,
+        seq: Seq,
+        reason: &str,
+        cx: &mut Context,
+    ) {
+        let Some(stream) = self.stream() else { return };
+        if stream.up() != Some(connection) {
+            return;
+        }
+        stream.unreadable = Some(seq);
+        self.note(Note::new(Noted::RecordUnreadable).reason(reason).seq(seq), cx);
+        // What may be frozen is older than the record.
+        self.thaw(cx);
+        self.drop_connection("a record cannot be sent", cx);
+        self.connect(cx);
+    }
+
+    /// What comes next does not follow what the destination has: they parted under one epoch, which happens only where a node
+    /// has gone back in time (F12).
+    pub(super) fn parted(&mut self, at: Seq, cx: &mut Context) {
+        let origin = self.origin.clone();
+        let Some(stream) = self.stream() else { return };
+        let peer = stream.plan.destination.clone();
+        let reason =
+            format!("record {at} of {origin} at {peer} is another one than here: one end has gone back in time");
+        self.reject(&reason, cx);
+    }
+
+    /// Both ends hold one history, the destination up to `at`: sends the rest.
+    fn link_up(&mut self, at: Position, credit: u64, cx: &mut Context) {
+        let has = at.seq;
         if !self.source().fresh && !self.source().fence {
             // The first Hello since the start: bodies that the process before left open are given up by a new epoch.
             return self.raise(cx);
@@ -186,20 +246,21 @@ impl Log {
         let last = self.last.seq;
         let Some(stream) = self.stream() else { return };
         let Some(connection) = stream.connection() else { return };
+        let gave = stream.giving.take().and_then(|giving| giving.at());
         stream.link = Link::Up(connection);
-        stream.attempts = 0;
-        stream.giving = None;
+        stream.linked_ms = now.mono_ms;
         stream.given_up = Seq::ZERO;
+        stream.unreadable = None;
         stream.peer.received = has;
         stream.peer.persisted = has;
         stream.sent = has;
+        stream.follows = at;
         stream.sent_bytes = 0;
         stream.credit = credit;
         stream.apply_asked = Seq::ZERO;
         stream.last_sent_ms = now.mono_ms;
         stream.backlog.pass(has);
         stream.unacked.pop(has);
-        let text = format!("linked to {}: it has records up to {has} of {last}", stream.plan.destination);
         let waits = stream.state == StreamState::InSync || stream.state == StreamState::Closing;
         let met = std::mem::take(&mut stream.unmet);
         stream.alone |= met && stream.plan.policy == Policy::Sync;
@@ -217,10 +278,13 @@ impl Log {
             }
             stream.set(StreamState::CatchingUp, "the mirror gets what it lacks".into());
         }
-        cx.note(&self.origin.clone(), text);
         if met {
             self.publish(cx);
         }
+        if let Some(at) = gave {
+            self.note(Note::new(Noted::BaselineDone).at(at), cx);
+        }
+        self.skew.ask_now();
         self.thaw(cx);
         self.commit(cx);
         self.pump(cx);

@@ -19,6 +19,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use crate::aligned::Aligned;
 use crate::image::ImageError;
 use crate::nvram::BLOCK_LEN;
+use crate::record::RECORD_LEN_MAX;
 
 /// A file that has grown past this takes no more chunks.
 const FILE_LEN: u64 = 512 << 20;
@@ -179,11 +180,18 @@ impl BodyFiles {
             run += 1;
         }
         if active.end + wanted > active.allocated {
-            let grown = (active.end + wanted).next_multiple_of(GROW_LEN);
-            let added = grown - active.allocated;
-            match fallocate(&active.file, FallocateFlags::empty(), active.allocated, added) {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => active.allocated = grown,
-                Err(e) => return Err(failed("extend", &self.path(active.number), &e.into())),
+            let needed = active.end + wanted;
+            let extend = |active: &mut Active, to: u64| {
+                match fallocate(&active.file, FallocateFlags::empty(), active.allocated, to - active.allocated) {
+                    Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => active.allocated = to,
+                    Err(e) => return Err(failed("extend", &self.path(active.number), &e.into())),
+                }
+                Ok(())
+            };
+            match extend(active, needed.next_multiple_of(GROW_LEN)) {
+                // On a disk that is nearly full only what is needed.
+                Err(ImageError::NoSpace) => extend(active, needed)?,
+                extended => extended?,
             }
         }
         Ok(run)
@@ -300,8 +308,9 @@ impl BodyFiles {
         let file = match File::open(&path) {
             Ok(file) => Arc::new(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(ImageError::Corrupt(format!("{} is missing", path.display())));
+                return Err(ImageError::Unreadable(format!("{} is missing", path.display())));
             }
+            Err(e) if is_damage(&e) => return Err(ImageError::Unreadable(format!("open {}: {e}", path.display()))),
             Err(e) => return Err(failed("open", &path, &e)),
         };
         if open.len() >= OPEN_MAX {
@@ -313,12 +322,18 @@ impl BodyFiles {
 
     /// The bytes at a place. What they are worth is for their checksum to say.
     pub(super) fn read(&self, place: Place) -> Result<Bytes, ImageError> {
+        if place.len as usize > RECORD_LEN_MAX {
+            return Err(ImageError::Unreadable(format!("a place of {} bytes", place.len)));
+        }
         let file = self.reader(place.file)?;
         let mut buffer = vec![0; place.len as usize];
         match file.read_exact_at(&mut buffer, place.offset) {
             Ok(()) => Ok(buffer.into()),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(ImageError::Corrupt(format!("{} is cut short", self.path(place.file).display())))
+                Err(ImageError::Unreadable(format!("{} is cut short", self.path(place.file).display())))
+            }
+            Err(e) if is_damage(&e) => {
+                Err(ImageError::Unreadable(format!("read {}: {e}", self.path(place.file).display())))
             }
             Err(e) => Err(failed("read", &self.path(place.file), &e)),
         }
@@ -356,6 +371,13 @@ impl Drop for BodyFiles {
         // What is set aside and not used is given back now, or when the engine is opened again.
         let _later = self.close(&mut lock(&self.writer));
     }
+}
+
+/// Does a medium say so of what lies on it? Other errors are of the process or the file system as a whole.
+fn is_damage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SAYS_SO: [Errno; 4] = [Errno::IO, Errno::ILSEQ, Errno::BADMSG, Errno::UCLEAN];
+    error.raw_os_error().is_some_and(|code| SAYS_SO.iter().any(|known| known.raw_os_error() == code))
 }
 
 fn number_of(path: &Path) -> Option<u64> {

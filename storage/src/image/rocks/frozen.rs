@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rocksdb::checkpoint::Checkpoint;
@@ -73,6 +74,7 @@ impl Store {
             committing: Mutex::default(),
             space: Mutex::default(),
             frozen: Mutex::default(),
+            starved: AtomicBool::new(false),
             options: options.clone(),
             direct_io: self.direct_io,
             remains: Remains::default(),

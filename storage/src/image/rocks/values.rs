@@ -37,7 +37,7 @@ fn place(stored: &[u8]) -> Result<Option<Place>, ImageError> {
 }
 
 fn unknown() -> ImageError {
-    ImageError::Corrupt("a value in the family of bodies is of no known form".into())
+    ImageError::Unreadable("a value in the family of bodies is of no known form".into())
 }
 
 /// The batch of changes that concern no bodies.
@@ -156,7 +156,8 @@ impl Bodies<'_> {
 
     fn stored(&self, key: &[u8]) -> Result<Option<Place>, ImageError> {
         let stored = self.store.db.get_pinned_cf(self.store.family(Family::Body)?, key).map_err(|e| error(&e))?;
-        stored.map_or(Ok(None), |stored| place(&stored))
+        // What is of no known form gives nothing back: its file does, when it is empty.
+        Ok(stored.and_then(|stored| place(&stored).ok().flatten()))
     }
 
     fn drop_range(&mut self, from: &[u8], until: &[u8]) -> Result<(), ImageError> {
@@ -164,7 +165,7 @@ impl Bodies<'_> {
         iterator.seek(from);
         while let Some((key, stored)) = iterator.item().filter(|(key, _)| *key < until) {
             if !self.set.contains_key(key) {
-                let before = place(stored)?;
+                let before = place(stored).ok().flatten();
                 self.set.insert(key.to_vec(), None);
                 self.dropped.extend(before);
             }

@@ -5,7 +5,7 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::{View, decode};
-use crate::id::{BodyId, Position};
+use crate::id::{BodyId, ChunkId, Position};
 use crate::image::{Family, ImageError, keys};
 use crate::op::{Extent, Part};
 
@@ -57,7 +57,7 @@ impl View {
     /// [`View::digest`] already.
     ///
     /// # Errors
-    /// [`ImageError::Corrupt`] when one is damaged or missing; when the engine cannot read.
+    /// [`ImageError::Chunk`] when one is damaged or missing; when the engine cannot read.
     pub fn digest_bodies(&self) -> Result<BodiesDigest, ImageError> {
         let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
         let mut bytes = 0;
@@ -83,7 +83,8 @@ impl View {
         while read < extent.len {
             let chunk = self.chunk(BodyId::from(extent.body), index)?;
             if chunk.is_empty() || read + chunk.len() as u64 > extent.len {
-                return Err(ImageError::Corrupt(format!("chunk {index} of a body has {} bytes", chunk.len())));
+                let chunk_id = ChunkId { body: BodyId::from(extent.body), index };
+                return Err(ImageError::Chunk { chunk: chunk_id, what: format!("it has {} bytes", chunk.len()) });
             }
             digest.update(&chunk);
             read += chunk.len() as u64;

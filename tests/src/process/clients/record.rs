@@ -48,32 +48,11 @@ impl Record {
     /// The value that an object holds, by its name and its bytes; none where nobody wrote these there.
     #[must_use]
     pub fn value(&self, name: &str, bytes: &[u8]) -> Option<Value> {
-        self.value_but(name, bytes, &[])
-    }
-
-    /// The same of bytes some of which are not known: offset and length of these.
-    #[must_use]
-    pub fn value_but(&self, name: &str, bytes: &[u8], unknown: &[(u64, u64)]) -> Option<Value> {
-        let fits = |written: &[u8]| {
-            let mut at = 0;
-            let mut known =
-                unknown.iter().map(|(offset, len)| (*offset as usize, *len as usize)).chain([(bytes.len(), 0)]);
-            let same = known.all(|(offset, len)| {
-                let from = std::mem::replace(&mut at, offset + len);
-                bytes.get(from..offset).is_some_and(|part| written.get(from..offset) == Some(part))
-            });
-            written.len() == bytes.len() && same
-        };
         if let Some(element) = name.strip_prefix(SET_PREFIX) {
-            return element.parse().ok().filter(|_| fits(ELEMENT));
+            return element.parse().ok().filter(|_| bytes == ELEMENT);
         }
-        let fitting = |(key, _, content): &&(String, Value, Content)| {
-            key == name && content.len == bytes.len() && fits(&content.bytes())
-        };
-        match unknown {
-            [] => self.written.get(bytes.get(..8)?).filter(fitting).map(|(_, value, _)| *value),
-            _ => self.written.values().find(fitting).map(|(_, value, _)| *value),
-        }
+        let (key, value, content) = self.written.get(bytes.get(..8)?)?;
+        (key == name && content.len == bytes.len() && bytes == content.bytes()).then_some(*value)
     }
 }
 

@@ -77,7 +77,7 @@ impl Round {
     /// Baselines that the destination has put in place so far.
     fn baselines(&mut self) -> Result<usize, String> {
         let log = std::fs::read_to_string(&self.destination().log).map_err(|error| error.to_string())?;
-        Ok(log.matches("is in place").count())
+        Ok(log.matches("event=\"baseline_done\"").count())
     }
 
     /// The destination takes the origin, and clients are directed there.

@@ -1,5 +1,5 @@
 //! What a deposed source set aside, held against what clients were told. Every acknowledged write that the change of the
-//! source lost must be in it, in its place and with its bytes, and besides these only writes whose clients had no answer.
+//! source lost must be in it, in its place, and besides these only writes whose clients had no answer; all with every byte.
 
 use bytes::Bytes;
 use serde_json::Value as Json;
@@ -30,10 +30,13 @@ struct TailOp {
     body: Option<Body>,
 }
 
-/// What is there of an object's bytes: offset and length of what is not.
+/// An object's bytes.
 struct Body {
     bytes: Bytes,
-    missing: Vec<(u64, u64)>,
+    /// So many of them are not there.
+    missing: u64,
+    /// So many came before the first record of the tail.
+    beside: u64,
 }
 
 impl Round {
@@ -84,25 +87,18 @@ impl Tail {
             let Some(key) = op["key"].as_str().filter(|_| is_put || op["kind"] == "delete_object") else { continue };
             let promotes = op["epoch"].as_str().and_then(promotes).unwrap_or_default();
             let read = |file: &str| std::fs::read(dir.join(file)).map_err(|error| format!("{file}: {error}"));
-            let body = match op["file"].as_str() {
-                Some(file) => Some(Body { bytes: read(file)?.into(), missing: missing(&op) }),
+            let bytes = match op["file"].as_str() {
+                Some(file) => Some(read(file)?),
                 // Where nothing of it is there, there is no file.
-                None if is_put => Some(Body { bytes: vec![0; len(&op["len"])].into(), missing: missing(&op) }),
-                None => None,
+                None => is_put.then(Vec::new),
             };
+            let count = |bytes: &str| op["body"][bytes].as_u64().unwrap_or_default();
+            let (missing, beside) = (count("missing_bytes"), count("beside_bytes"));
+            let body = bytes.map(|bytes| Body { bytes: bytes.into(), missing, beside });
             ops.push(TailOp { place: Place { promotes, seq }, key: key.to_owned(), body });
         }
         Ok(Self { name, change, ops, wrong })
     }
-}
-
-fn len(number: &Json) -> usize {
-    number.as_u64().and_then(|len| usize::try_from(len).ok()).unwrap_or_default()
-}
-
-/// Where an exported op says that bytes of its object are missing.
-fn missing(op: &Json) -> Vec<(u64, u64)> {
-    serde_json::from_value(op["body"]["missing"].clone()).unwrap_or_default()
 }
 
 /// Holds every list of what is lost against the other one.
@@ -118,12 +114,11 @@ pub(super) fn judge(figures: &mut Figures, record: &Record, changes: &[Change], 
         figures.check(found.is_empty(), format!("one change of the source left {} tails", found.len() + 1));
         let wrong = tail.judge(record, &lost);
         figures.set_aside += tail.ops.len() as u64;
-        let gaps = |op: &&TailOp| op.body.as_ref().is_some_and(|body| !body.missing.is_empty());
+        let began_before = tail.ops.iter().filter(|op| op.body.as_ref().is_some_and(|body| body.beside > 0)).count();
         let remark = format!(
-            "a tail of {} writes, {} acknowledged ones were lost, {} have not all their bytes",
+            "a tail of {} writes, {} acknowledged ones were lost, {began_before} had begun before it",
             tail.ops.len(),
-            lost.len(),
-            tail.ops.iter().filter(gaps).count()
+            lost.len()
         );
         figures.remarks.push(remark);
         figures.different.extend(wrong);
@@ -141,7 +136,12 @@ impl Tail {
         let mut unanswered: Vec<(String, &Operation)> =
             record.writes().filter(|(_, operation)| operation.outcome == Outcome::Unknown).collect();
         for op in &self.ops {
-            let value = op.body.as_ref().map(|body| record.value_but(&op.key, &body.bytes, &body.missing));
+            if let Some(body) = op.body.as_ref().filter(|body| body.missing > 0) {
+                let (name, key, place, missing) = (&self.name, &op.key, op.place, body.missing);
+                wrong.push(format!("the tail {name} lacks {missing} bytes of a write of {key} at {place:?}"));
+                continue;
+            }
+            let value = op.body.as_ref().map(|body| record.value(&op.key, &body.bytes));
             let is_it = |(key, operation): &(String, &Operation)| {
                 *key == op.key
                     && match (operation.action, value) {
@@ -150,14 +150,7 @@ impl Tail {
                         _ => false,
                     }
             };
-            let gaps = op.body.as_ref().map_or(&[][..], |body| &body.missing);
             if lost.iter().any(|entry| is_it(entry) && entry.1.place == Some(op.place)) {
-                if !gaps.is_empty() {
-                    let (name, key, place) = (&self.name, &op.key, op.place);
-                    wrong.push(format!(
-                        "the tail {name} lacks bytes of an acknowledged write, {key} at {place:?}: {gaps:?}"
-                    ));
-                }
                 continue;
             }
             // Each operation stands for one record.
@@ -209,7 +202,7 @@ mod tests {
         TailOp {
             place: Place { promotes: 0, seq },
             key: format!("set/{value}"),
-            body: Some(Body { bytes: Bytes::from_static(ELEMENT), missing: Vec::new() }),
+            body: Some(Body { bytes: Bytes::from_static(ELEMENT), missing: 0, beside: 0 }),
         }
     }
 
@@ -239,12 +232,12 @@ mod tests {
         one(vec![op(2, 101), op(3, 102), op(3, 104), op(4, 103)], "has a write of set/3");
         one(vec![op(2, 101), op(5, 102), op(4, 103)], "has a write of set/5");
         let with = |value, seq, bytes, missing| {
-            let body = Some(Body { bytes: Bytes::from_static(bytes), missing });
+            let body = Some(Body { bytes: Bytes::from_static(bytes), missing, beside: 0 });
             TailOp { body, ..op(value, seq) }
         };
-        one(vec![op(2, 101), with(3, 102, b"Element", vec![]), op(4, 103)], "has a write of set/3");
-        one(vec![op(2, 101), with(3, 102, b"Elemen\0", vec![(6, 1)]), op(4, 103)], "has a write of set/3");
-        one(vec![op(2, 101), with(4, 103, b"elemen\0", vec![(6, 1)])], "lacks bytes of an acknowledged write, set/4");
-        assert_eq!(said(vec![op(2, 101), with(3, 102, b"\0\0ement", vec![(0, 2)]), op(4, 103)]), Vec::<String>::new());
+        one(vec![op(2, 101), with(3, 102, b"Element", 0), op(4, 103)], "has a write of set/3");
+        // Whether a client was told of it or not.
+        one(vec![op(2, 101), with(3, 102, b"elemen\0", 1), op(4, 103)], "lacks 1 bytes of a write of set/3");
+        one(vec![op(2, 101), with(4, 103, b"elemen\0", 1)], "lacks 1 bytes of a write of set/4");
     }
 }

@@ -4,7 +4,7 @@ use lockstep_mirror::client::{Answered, Receipt, Refusal, Role};
 use lockstep_mirror::plan::{AckLevel, Policy};
 use lockstep_mirror::status::StreamState;
 use lockstep_storage::id::{BodyId, Origin, Seq};
-use lockstep_storage::image::View;
+use lockstep_storage::image::{ImageError, View};
 
 use super::{Stage, bucket_name, bucket_of, key_name};
 use crate::sim::coverage::Seen;
@@ -53,6 +53,9 @@ impl World {
             Err(Refusal::NoSpace { .. }) => Seen::RefusedNoSpace,
         };
         self.seen.note(seen);
+        if matches!(result, Err(Refusal::Unknown { reason, .. }) if reason.contains("of this node did not persist")) {
+            self.seen.note(Seen::OwnEndLate);
+        }
         if result.is_err() || !matches!(flight.stage, Stage::Final | Stage::Abandon) {
             return;
         }
@@ -132,6 +135,12 @@ impl World {
             let body = BodyId::from(extent.body);
             for index in 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32 {
                 let chunk = view.chunk(body, index);
+                if let Err(ImageError::Chunk { chunk, .. }) = chunk
+                    && self.model.rotten.contains(&(origin.clone(), chunk))
+                {
+                    self.ask_to_mend(site, &origin, chunk)?;
+                    continue;
+                }
                 if chunk.as_ref().ok() != self.model.chunk(&origin, body, index) {
                     let at = object.seq;
                     return broken(

@@ -45,6 +45,10 @@ pub struct LogTruth {
     pub(super) showed: Seq,
     /// It took writes, and has not been the other one's destination since.
     pub(super) was_source: bool,
+    /// Records here are damaged, and nobody has said yet that the source goes on without them.
+    pub(super) gap: bool,
+    /// The source went on without records that readers may have seen here: its operator said so.
+    pub(super) may_go_back: bool,
     /// Its site, the origin's home, began anew, and nobody has filled it since: it may take no writes.
     pub(super) anew: bool,
     /// What was durable here before the site began anew: its peer may have heard so.
@@ -73,6 +77,8 @@ impl LogTruth {
             given_up: Seq::ZERO,
             generation: 0,
             was_source: false,
+            gap: false,
+            may_go_back: false,
             anew: false,
             before: Vec::new(),
         }
@@ -94,6 +100,7 @@ impl LogTruth {
         if durable > self.before.len() {
             self.before = self.line[..durable].to_vec();
         }
+        self.gap = true;
         let len = left.0 as usize;
         self.line.truncate(len);
         self.written = len;

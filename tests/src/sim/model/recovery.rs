@@ -1,13 +1,36 @@
 //! What goes: released segments, trimmed records, collected bodies, tails that are cut, and what a crash takes. Rules 1, 4
 //! and 5.
 
-use lockstep_storage::id::{Origin, Position, Seq};
+use std::collections::{HashMap, HashSet};
+
+use lockstep_storage::id::{BodyId, Origin, Position, Seq};
 use lockstep_storage::image::Progress;
+use lockstep_storage::op::{Extent, Mutation};
+use lockstep_storage::record::Record;
 use lockstep_storage::superblock::Superblock;
 
 use super::log::LogTruth;
 use super::{Checked, Model, broken};
 use crate::sim::scenario::Site;
+
+/// What goes from a site, and is to be set aside before.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// Records.
+    pub records: Vec<Position>,
+    /// Chunks that came before them, each with the record that brought it where that stays.
+    pub chunks: Vec<((Origin, BodyId, u32), Option<u64>)>,
+}
+
+/// The bodies that an op puts in an object or a part.
+fn extents_of(record: &Record) -> Vec<Extent> {
+    match record.mutation() {
+        Ok(Mutation::PutObject(op)) => op.object.extents,
+        Ok(Mutation::UploadPart(op)) => op.part.extents,
+        Ok(Mutation::CompleteMultipartUpload(op)) => op.object.extents,
+        _ => Vec::new(),
+    }
+}
 
 impl Model {
     /// Rule 5 for the container: what goes from it is in the image for good, and the peer has it.
@@ -60,14 +83,14 @@ impl Model {
     }
 
     /// What came after `last` goes: these are to be set aside before.
-    pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked<Vec<Position>> {
+    pub fn cut(&mut self, site: Site, origin: &Origin, last: Position) -> Checked<Gone> {
         if self.mirrored(origin).is_some_and(|mirrored| mirrored.holder.0 == site) {
             return broken(2, format!("{site:?} cuts {origin} to {last}, whose writes it takes"));
         }
         let mirrored = self.mirrored(origin).map(|mirrored| mirrored.at_both).unwrap_or_default();
-        let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
+        let Some(log) = self.log_mut(site, origin) else { return Ok(Gone::default()) };
         // A deposed source may have shown what it alone had: that is its tail.
-        if std::mem::take(&mut log.was_source) {
+        if std::mem::take(&mut log.was_source) | std::mem::take(&mut log.may_go_back) {
             log.shown = log.shown.min(last.seq);
         }
         if !log.holds(last) || log.shown > last.seq {
@@ -86,18 +109,13 @@ impl Model {
         log.written = len;
         log.persisted = log.persisted.min(len);
         log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
-        Ok(gone)
+        let kept = log.line.clone();
+        Ok(self.gone(origin, &kept, gone))
     }
 
     /// A baseline has taken the place of an image, and of its log with it. What the container still had of another history
     /// is to be set aside before: it is returned.
-    pub fn replaced(
-        &mut self,
-        site: Site,
-        origin: &Origin,
-        generation: u64,
-        progress: Progress,
-    ) -> Checked<Vec<Position>> {
+    pub fn replaced(&mut self, site: Site, origin: &Origin, generation: u64, progress: Progress) -> Checked<Gone> {
         let at = progress.appended;
         let line = self.line_to(at);
         if line.len() as u64 != at.seq.0 || progress.applied != at {
@@ -116,10 +134,11 @@ impl Model {
         // A replica that was ordered to begin anew may show an earlier moment for a while, of the same history.
         let seen = self.log(site, origin).map_or(Position::default(), |log| log.at(log.shown));
         let comes_again = self.peer_log(site, origin).is_some_and(|peer| peer.holds(seen));
-        let Some(log) = self.log_mut(site, origin) else { return Ok(Vec::new()) };
+        let Some(log) = self.log_mut(site, origin) else { return Ok(Gone::default()) };
         let common = log.line.iter().zip(&line).take_while(|(a, b)| a == b).count();
         // Readers of a destination saw what both sites had. A deposed source may have shown what it alone had.
-        if !log.was_source && !comes_again && log.shown.0 as usize > common {
+        let may_go_back = std::mem::take(&mut log.may_go_back);
+        if !log.was_source && !may_go_back && !comes_again && log.shown.0 as usize > common {
             let shown = log.shown;
             return broken(
                 6,
@@ -127,7 +146,9 @@ impl Model {
             );
         }
         let trimmed = log.trimmed;
-        let gone = log.line[common..].iter().filter(|known| known.seq > trimmed).copied().collect();
+        let (kept, lost) = log.line.split_at(common);
+        let kept = kept.to_vec();
+        let gone = lost.iter().filter(|known| known.seq > trimmed).copied().collect();
         log.written = line.len();
         log.persisted = line.len();
         log.line = line;
@@ -138,7 +159,37 @@ impl Model {
         log.generation = generation;
         log.anew = false;
         log.segments.iter_mut().for_each(|held| *held = Seq::ZERO);
-        Ok(gone)
+        Ok(self.gone(origin, &kept, gone))
+    }
+
+    /// What is to be set aside of these records, which go: also the chunks from before them that their objects and parts need,
+    /// where the history that stays refers to none of the body.
+    fn gone(&self, origin: &Origin, kept: &[Position], records: Vec<Position>) -> Gone {
+        let brought = |record: &Record| match record.mutation() {
+            Ok(Mutation::Data(data)) => Some(((record.body_of(&data), data.index), record.header.checksum)),
+            _ => None,
+        };
+        let here: HashMap<(BodyId, u32), u64> = self.records(&records).filter_map(brought).collect();
+        let before: HashMap<(BodyId, u32), u64> = self.records(kept).filter_map(brought).collect();
+        let stays: HashSet<BodyId> =
+            self.records(kept).flat_map(extents_of).map(|extent| BodyId::from(extent.body)).collect();
+        let common = kept.last().copied().unwrap_or_default().seq;
+        let mut chunks = Vec::new();
+        for record in self.records(&records) {
+            let completes = matches!(record.mutation(), Ok(Mutation::CompleteMultipartUpload(_)));
+            for extent in extents_of(record) {
+                let body = BodyId::from(extent.body);
+                // A part that is not among the records is trimmed, or stays with its upload.
+                if stays.contains(&body) || (completes && body.seq <= common) {
+                    continue;
+                }
+                let all = 0..extent.len.div_ceil(u64::from(extent.chunk_len.max(1))) as u32;
+                let lacking = all.filter(|index| !here.contains_key(&(body, *index)));
+                let named = |index| ((origin.clone(), body, index), before.get(&(body, index)).copied());
+                chunks.extend(lacking.map(named));
+            }
+        }
+        Gone { records, chunks }
     }
 
     /// The history that ends with a record; shorter where a record of it was never made.
@@ -199,14 +250,16 @@ impl Model {
         site: Site,
         superblock: &Superblock,
         found: &[(Origin, Progress)],
-    ) -> Checked<(bool, Vec<Position>)> {
-        let (mut torn, mut gone) = (false, Vec::new());
+    ) -> Checked<(bool, Gone)> {
+        let (mut torn, mut gone) = (false, Gone::default());
         self.stores[site.index()].durable = Some(superblock.clone());
         for (origin, progress) in found {
             let Some(entry) = superblock.origin(origin) else { continue };
             if self.log(site, origin).is_some_and(|log| log.generation < entry.engine_generation) {
                 // The power went between the superblock's write and the swap.
-                gone.extend(self.replaced(site, origin, entry.engine_generation, *progress)?);
+                let replaced = self.replaced(site, origin, entry.engine_generation, *progress)?;
+                gone.records.extend(replaced.records);
+                gone.chunks.extend(replaced.chunks);
             }
             let old = match self.logs.iter().position(|l| l.site == site && l.origin == *origin) {
                 Some(index) => self.logs.swap_remove(index),

@@ -99,12 +99,9 @@ impl World {
         let Some(entry) = self.model.stored(site, &origin).cloned() else { return };
         let empty = Image::new(Arc::new(MemoryEngine::new()));
         let found = Self::would_find(&self.sites[site.index()].nvram, &entry, &empty);
-        let whole = found.is_some_and(|found| {
-            let last = self.model.log(site, &origin).map_or(0, |log| log.durable().0);
-            found.damaged.is_none() && found.progress.appended.seq.0 >= last
-        });
-        // Where the log still has all of it nothing is gone, and where nothing was ever there either.
-        if whole || entry.consistency_point.0 == 0 {
+        let goes_on = found.is_some_and(|found| found.progress.appended.seq.0 > 0);
+        // Where the log still has the beginning the node goes on from that, and where nothing was ever there nothing is gone.
+        if goes_on || entry.consistency_point.0 == 0 {
             return;
         }
         self.seen.note(Seen::EngineLost);

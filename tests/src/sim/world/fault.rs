@@ -40,6 +40,11 @@ impl World {
                 self.goes_down(pair, step);
                 Ok(())
             }
+            Step::RotChunk(site) => {
+                self.rot_chunk(pair, site);
+                Ok(())
+            }
+            Step::DamageEngine(site) => self.damage_engine(pair, site),
             Step::Restart(site) => self.start(site),
             // A site that serves an origin alone has no copy elsewhere to begin anew from.
             Step::Renew(site) if !self.model.may_begin_anew(site) => Ok(()),
@@ -163,10 +168,12 @@ impl World {
         self.cover_crash(site);
         self.drop_links(site);
         self.orders.retain(|(_, at, ..)| *at != site);
+        self.menders.retain(|_, mender| mender.site != site);
         self.clients.process_gone(site);
         self.model.crashed(site);
         let state = &mut self.sites[site.index()];
         state.power_off(&mut self.noise);
+        self.damage_shows(site);
     }
 
     /// A process starts, where none runs. Now and then the power goes again in the middle of it.
@@ -271,6 +278,7 @@ impl World {
                 }
                 Mistake::EndForgotten => entry.persisted = Seq::ZERO,
                 Mistake::NewSourceTakesWrites if entry.peer_incarnation == 0 => entry.peer_incarnation = 1,
+                Mistake::DamageForgotten => entry.damaged = false,
                 Mistake::GenerationForgotten if entry.engine_generation > 1 => entry.engine_generation -= 1,
                 Mistake::FenceForgotten if entry.role != StoredRole::Destination => entry.role = StoredRole::Source,
                 _ => {}
@@ -281,6 +289,7 @@ impl World {
             Mistake::OldGenerationAccepted
                 | Mistake::EpochKeptAfterRestart
                 | Mistake::FenceForgotten
+                | Mistake::DamageForgotten
                 | Mistake::GenerationForgotten
                 | Mistake::NewSourceTakesWrites
                 | Mistake::EndForgotten
@@ -311,5 +320,6 @@ impl World {
 fn worker(state: &SiteState, origin: Origin, image: Image, mistake: Option<Mistake>) -> Worker {
     let forgets_flush = mistake == Some(Mistake::BaselineUnflushed);
     let generations = SimGenerations::new(&state.engines, &origin, forgets_flush);
-    Worker::new(origin, image, generations, &state.aside)
+    let forgets_chunks = mistake == Some(Mistake::ChunksForgotten);
+    Worker::new(origin, image, generations, &state.tails, forgets_chunks)
 }

@@ -83,6 +83,7 @@ impl World {
             self.model.sent(site, origin, &append.records)?;
             self.spend(index, append)?;
         }
+        self.tampered_chunk(&mut message);
         self.dispatch(index, 1 - end, Parcel::Message(message));
         Ok(())
     }

@@ -6,6 +6,7 @@ use lockstep_mirror::client::Role;
 use lockstep_mirror::event::{Effect, Event, Report};
 use lockstep_mirror::message::Message;
 use lockstep_mirror::node::{IN_SYNC_AT_LAST_CONTACT, PROVED};
+use lockstep_mirror::note::Noted;
 use lockstep_mirror::plan::Policy;
 use lockstep_mirror::status::{OriginStatus, StreamState};
 use lockstep_storage::id::Origin;
@@ -19,6 +20,11 @@ use crate::sim::topology::Pair;
 /// So long, in milliseconds, writers wait for a segment at least where engines are slow.
 const WAIT_MS: u64 = 50;
 
+/// Could the stream be in sync, and waits for its link to stand?
+fn held_off(status: &OriginStatus) -> bool {
+    status.state == StreamState::CatchingUp && status.reason.contains("when its link has stood")
+}
+
 impl World {
     pub(super) fn trace_event(&mut self, site: Site, event: &Event) {
         let kind = match event {
@@ -31,9 +37,12 @@ impl World {
             Event::Flushed { progress, .. } => 0x2_0000 + progress.appended.seq.0,
             Event::Full { .. } => 7,
             Event::EngineFailed { .. } => 8,
+            Event::Stuck { .. } => 12,
             Event::Fetched { records, .. } => 0x3_0000 + records.len() as u64,
             Event::Cut { at, .. } => 0x4_0000 + at.seq.0,
             Event::Baseline { .. } => 9,
+            Event::FetchFailed { .. } => 10,
+            Event::Repair { .. } => 11,
             Event::Connected { connection, .. } => 0x5_0000 + connection.0,
             Event::Disconnected { connection, .. } => 0x6_0000 + connection.0,
             Event::Received { connection, .. } => 0x7_0000 + connection.0,
@@ -58,6 +67,7 @@ impl World {
             Effect::Cut { last, .. } => 0x5_0000 + last.seq.0,
             Effect::Fetch { from, .. } => 0x6_0000 + from.0,
             Effect::Baseline { .. } => 19,
+            Effect::Repair { .. } => 20,
             Effect::Connect { connection, .. } => 0x7_0000 + connection.0,
             Effect::Send { connection, .. } => 0x8_0000 + connection.0,
             Effect::Close { connection, .. } => 0x9_0000 + connection.0,
@@ -66,7 +76,7 @@ impl World {
             Effect::Reply { result, .. } => 0xc_0000 + u64::from(result.is_ok()),
             Effect::Settled { ticket } => 0xd_0000 + ticket.0,
             Effect::Publish(_) => 16,
-            Effect::Note { .. } => 17,
+            Effect::Note { note, .. } => 0xe_0000 + note.what as u64,
             Effect::Stop { .. } => 18,
         };
         self.trace.note([self.now, site.index() as u64, kind, 2], |line| {
@@ -84,11 +94,23 @@ impl World {
             }
             Effect::Cut { .. } => Seen::CutBack,
             Effect::Trim { .. } => Seen::Trimmed,
-            Effect::Note { text, .. } if text.starts_with("repaired") => Seen::Repaired,
-            Effect::Note { origin, text } if text.contains("backlog's limit") => {
-                self.model.bounds_backlog(site, origin);
-                Seen::BacklogDropped
-            }
+            Effect::Note { origin, note } => match note.what {
+                Noted::RecordsRepaired => Seen::Repaired,
+                Noted::ChunkRepaired => Seen::ChunkRepaired,
+                Noted::ChunkUnrepaired => Seen::ChunkUnrepaired,
+                Noted::EngineRefilled => Seen::FilledAnew,
+                Noted::BacklogDropped => {
+                    self.model.bounds_backlog(site, origin);
+                    Seen::BacklogDropped
+                }
+                Noted::LinkFlapping => Seen::LinkFlapping,
+                Noted::LinkSteady => Seen::LinkSteady,
+                Noted::DeviceSlow => Seen::DeviceSlow,
+                Noted::DeviceSteady => Seen::DeviceSteady,
+                Noted::ClocksApart => Seen::ClocksApart,
+                Noted::ClocksClose => Seen::ClocksClose,
+                _ => return,
+            },
             Effect::Publish(state) if state.role == Role::Fenced => Seen::Deposed,
             Effect::Send { message: Message::SyncDone { .. }, .. } => Seen::PointAtMirror,
             Effect::Send { origin, message: Message::Adopt { .. }, .. } => {
@@ -131,6 +153,7 @@ impl World {
             (Seen::InSyncAsync, in_sync),
             (Seen::StrictLate, late),
             (Seen::BaselineNeeded, changed && now.state == StreamState::Baseline),
+            (Seen::HeldOff, held_off(now) && !held_off(before)),
         ] {
             if met {
                 self.seen.note(seen);

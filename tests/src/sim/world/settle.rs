@@ -30,8 +30,14 @@ impl World {
             for site in pair.sites() {
                 self.order(*pair, site, Order::Resume)?;
             }
-            if self.status(pair.mirror, &pair.origin()).is_some_and(|status| status.state == StreamState::Lost) {
-                self.order(*pair, pair.mirror, Order::Rebuild)?;
+            let lost = |status: OriginStatus| {
+                status.state == StreamState::Lost && !status.reason.contains("engine is damaged")
+            };
+            for site in pair.sites() {
+                let follows = self.model.holder(*pair) != site;
+                if follows && self.status(site, &pair.origin()).is_some_and(lost) {
+                    self.order(*pair, site, Order::RebuildLossy)?;
+                }
             }
         }
         let mut pairs = Vec::new();
@@ -43,6 +49,10 @@ impl World {
         // Whoever lost a connection hears of it first.
         self.run_until(self.now + 1_000)?;
         for pair in &pairs {
+            if self.is_given_up(*pair) {
+                self.order(*pair, pair.home, Order::PromoteLossy)?;
+                self.run_until(self.now + 1_000)?;
+            }
             let source = self.model.holder(*pair);
             let unsettled = self.status(source, &pair.origin()).is_some_and(|s| s.state == StreamState::Unsettled);
             if self.is_over(*pair) && unsettled {
@@ -64,6 +74,7 @@ impl World {
         for pair in &pairs {
             self.last_write(*pair)?;
             self.points(*pair)?;
+            self.mend_all(*pair)?;
         }
         for site in self.topology.sites() {
             let plan = &self.sites[site.index()].plan;
@@ -77,9 +88,14 @@ impl World {
 
     /// Nothing is wrong at a site any more, and its process runs.
     fn mend(&mut self, site: Site) -> Checked {
+        if self.sites[site.index()].damaged.is_some() {
+            // It would meet the damage at some time, and stop: now.
+            self.crash(site);
+        }
         let state = &mut self.sites[site.index()];
         (state.slow, state.full, state.flush_fails, state.nvram.fail_persists) = (false, false, false, false);
         state.engines.set_full(false);
+        state.wall_offset = 0;
         if let Some(process) = &mut state.process {
             process.effects_left = None;
         }
@@ -90,6 +106,14 @@ impl World {
             self.start(site)?;
         }
         Ok(())
+    }
+
+    /// The mirror was lost in the middle of its promote, of which the source has heard, and its operator has given it up since.
+    fn is_given_up(&self, pair: Pair) -> bool {
+        let at = |site: Site| self.status(site, &pair.origin());
+        let waits = |status: &OriginStatus| status.rebuilding && status.role != Role::Source;
+        let deposed = |status: &OriginStatus| status.role == Role::Fenced && !status.rebuilding;
+        at(pair.mirror).as_ref().is_some_and(waits) && at(pair.home).as_ref().is_some_and(deposed)
     }
 
     /// Where the source is gone for good the other site takes the origin; so does one whose offer nobody can take any more.
@@ -127,13 +151,13 @@ impl World {
     }
 
     /// Is there no stream any more: its source was promoted and knows no way back, or its destination is gone?
-    fn is_over(&self, pair: Pair) -> bool {
+    pub(super) fn is_over(&self, pair: Pair) -> bool {
         let source = self.model.holder(pair);
         self.model.has_no_stream(source, &pair.origin()) || self.sites[pair.other(source).index()].lost
     }
 
     /// Under `strict` a source that was in sync waits for its mirror, also for one that is gone for good.
-    fn waits_for_ever(&self, pair: Pair) -> bool {
+    pub(super) fn waits_for_ever(&self, pair: Pair) -> bool {
         let (source, origin) = (self.model.holder(pair), pair.origin());
         let alone = self.model.has_no_stream(source, &origin)
             || self.model.stored(source, &origin).is_some_and(|entry| entry.promoted);

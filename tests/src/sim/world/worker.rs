@@ -1,5 +1,7 @@
 //! The engine's workers: append, apply, trim, collect, cut and fetch in order, one at a time; flushes beside them.
 
+use std::sync::Arc;
+
 use lockstep_mirror::event::{BaselineStep, BaselineTask, Effect, Event};
 use lockstep_storage::id::{Origin, Position, Seq};
 use lockstep_storage::image::baseline::Bookmark;
@@ -8,7 +10,7 @@ use lockstep_storage::image::{Image, Progress};
 use super::{Happening, World};
 use crate::sim::coverage::Seen;
 use crate::sim::mistake::Mistake;
-use crate::sim::model::{Checked, Violation, broken, within_bound};
+use crate::sim::model::{Checked, Gone, Violation, broken, within_bound};
 use crate::sim::scenario::Site;
 
 impl World {
@@ -25,6 +27,7 @@ impl World {
         | Effect::Collect { origin, .. }
         | Effect::Cut { origin, .. }
         | Effect::Baseline { origin, .. }
+        | Effect::Repair { origin, .. }
         | Effect::Fetch { origin, .. }) = &task
         else {
             return Ok(());
@@ -37,7 +40,7 @@ impl World {
         within_bound("an engine worker", waiting)
     }
 
-    fn worker_origin(&self, site: Site, index: usize) -> Origin {
+    pub(super) fn worker_origin(&self, site: Site, index: usize) -> Origin {
         let process = self.sites[site.index()].process.as_ref();
         process.map_or(site.origin(), |process| process.workers[index].origin.clone())
     }
@@ -54,7 +57,7 @@ impl World {
     fn worker_goes(&mut self, site: Site, index: usize) {
         let Some(process) = &mut self.sites[site.index()].process else { return };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
-        if worker.busy || (worker.queue.is_empty() && !worker.engine.has_steps()) {
+        if worker.broken || worker.busy || (worker.queue.is_empty() && !worker.engine.has_steps()) {
             return;
         }
         worker.busy = true;
@@ -67,11 +70,14 @@ impl World {
         let steps = self.noise.chance(50);
         let Some(process) = &mut self.sites[site.index()].process else { return Ok(()) };
         let (boot, worker) = (process.boot, &mut process.workers[index]);
+        if worker.broken {
+            return Ok(());
+        }
         worker.busy = false;
         let step = worker.engine.has_steps() && (steps || worker.queue.is_empty());
         let waiting = worker.engine.image().collect(Seq::ZERO, 0);
         let next = if step { None } else { worker.queue.pop_front() };
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let done = if let Some(effect) = next {
             if let Effect::Flush { .. } = effect {
                 self.flush(site, index);
@@ -96,6 +102,9 @@ impl World {
                 self.model.applied(site, &origin, *at)?;
                 self.check_image(site, &origin)?;
             }
+            Some(Event::Stuck { origin, at, reason }) => {
+                return broken(4, format!("record {at} of {origin} cannot be applied at {site:?}: {reason}"));
+            }
             Some(Event::Cut { origin, .. }) => self.worker_flushed(site, index, &origin.clone())?,
             Some(Event::Baseline { origin, step: BaselineStep::Swapped { progress, .. } }) => {
                 let (origin, progress) = (origin.clone(), *progress);
@@ -107,7 +116,8 @@ impl World {
             _ => {}
         }
         self.was_set_aside(site, &gone)?;
-        let event = self.after_work(site, event);
+        let mut event = self.after_work(site, event);
+        self.after_repair(&mut event);
         if step && event.is_none() {
             // Bodies went: none that is named.
             let origin = self.worker_origin(site, index);
@@ -122,21 +132,34 @@ impl World {
         Ok(())
     }
 
-    /// A deposed source's records are set aside before they go.
-    pub(super) fn was_set_aside(&mut self, site: Site, gone: &[Position]) -> Checked {
-        if gone.is_empty() {
+    /// A deposed source's records are set aside before they go, and what their objects need from before them.
+    pub(super) fn was_set_aside(&mut self, site: Site, gone: &Gone) -> Checked {
+        if gone.records.is_empty() {
             return Ok(());
         }
         self.seen.note(Seen::TailSetAside);
-        let missing = self.sites[site.index()]
-            .aside
-            .lock()
-            .ok()
-            .and_then(|aside| gone.iter().find(|known| !aside.contains(&known.checksum)).copied());
-        match missing {
-            Some(at) => broken(1, format!("{site:?} gives up record {at} and has not set it aside")),
-            None => Ok(()),
+        let tails = Arc::clone(&self.sites[site.index()].tails);
+        let Ok(tails) = tails.lock() else { return Ok(()) };
+        let missing = |at: &&Position| !tails.records.contains(&at.checksum) && !self.model.is_rotten(**at);
+        if let Some(at) = gone.records.iter().find(missing) {
+            return broken(1, format!("{site:?} gives up record {at} and has not set it aside"));
         }
+        for (chunk, record) in &gone.chunks {
+            let (origin, body, index) = chunk;
+            // A site that begins anew by order sets aside what it has in common with its source too.
+            if record.is_some_and(|record| tails.records.contains(&record)) {
+                continue;
+            }
+            if tails.chunks.get(chunk).is_none_or(|bytes| self.model.chunk(origin, *body, *index) != Some(bytes)) {
+                let at = body.seq;
+                return broken(
+                    1,
+                    format!("{site:?} gives up an object and has not set chunk {index} of its body {at} aside"),
+                );
+            }
+            self.seen.note(Seen::ChunksSetAside);
+        }
+        Ok(())
     }
 
     /// Mistakes of the worker are made to what it says.
@@ -155,8 +178,8 @@ impl World {
     }
 
     /// Holds an effect against the model before it is carried out. Beside it, what it takes away.
-    fn before_work(&mut self, site: Site, index: usize, mut effect: Effect) -> Checked<(Effect, Vec<Position>)> {
-        let mut gone = Vec::new();
+    fn before_work(&mut self, site: Site, index: usize, mut effect: Effect) -> Checked<(Effect, Gone)> {
+        let mut gone = Gone::default();
         match &mut effect {
             Effect::Trim { origin, through } => {
                 if self.mistake == Some(Mistake::TrimmedBehindFrozen) && self.frozen_at(site, index).is_some() {
@@ -176,6 +199,7 @@ impl World {
             }
             Effect::Cut { origin, last, .. } => gone = self.model.cut(site, origin, *last)?,
             Effect::Baseline { task, .. } => self.before_baseline(site, index, task),
+            Effect::Repair { task, .. } => self.before_repair(site, index, task),
             _ => {}
         }
         Ok((effect, gone))
@@ -288,10 +312,13 @@ impl World {
         let full = state.full;
         let Some(process) = &mut state.process else { return Ok(()) };
         let worker = &mut process.workers[index];
+        if worker.broken {
+            return Ok(());
+        }
         if std::mem::take(&mut state.flush_fails) {
             self.seen.note(Seen::EngineFailed);
             let reason = "the flush failed".to_owned();
-            return self.feed(site, Event::EngineFailed { origin, reason });
+            return self.feed(site, Event::EngineFailed { origin, reason, damaged: false });
         }
         if full {
             self.seen.note(Seen::DiskFull);
