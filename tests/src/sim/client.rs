@@ -1,6 +1,7 @@
 //! The clients and the gateway's part in their writes: chunks first, then locks, then what the op needs to know, then its
 //! record; locks are held until the core has answered.
 
+mod objects;
 mod outcome;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use lockstep_storage::image::View;
 use lockstep_storage::op::{self, Mutation};
 use lockstep_storage::record::Draft;
 
+use self::objects::{extents, object, put};
 use super::coverage::Seen;
 use super::mistake::Mistake;
 use super::model::{Checked, broken};
@@ -485,19 +487,4 @@ impl World {
         view.upload(&bucket_name(0), &key_name(upload), &id).ok()??;
         Some(id)
     }
-}
-
-fn put(key: u8, object: op::Object) -> Mutation {
-    let (bucket, key) = (bucket_name(bucket_of(key)), key_name(key));
-    Mutation::PutObject(op::PutObject { bucket, key, object })
-}
-
-fn object(len: u64, extents: Vec<op::Extent>, fill: u64) -> op::Object {
-    op::Object { len, etag: format!("{fill:x}"), extents, ..op::Object::default() }
-}
-
-fn extents(body: Option<BodyId>, chunks: u8, part_number: u32) -> (Vec<op::Extent>, u64) {
-    let len = u64::from(chunks) * u64::from(CHUNK_LEN);
-    let extent = body.map(|body| op::Extent { body: body.into(), len, chunk_len: CHUNK_LEN, part_number });
-    (extent.into_iter().collect(), len)
 }
